@@ -1,0 +1,54 @@
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "core/address.h"
+
+namespace mmuscope {
+
+/// How sure a figure is: read from the CPU's own CPUID leaves, from the vendor's manual or another
+/// text read, or from memory and never verified.
+enum class Confidence : u8 { Cpuid, Text, Memory };
+
+/// One TLB array. ways == entries is fully associative.
+struct TlbGeometry {
+  u16 entries = 0;
+  u16 ways = 0;
+  u8 sizes = 0;  ///< bit 0: 4K pages, bit 1: 2M, bit 2: 1G
+  Confidence sure = Confidence::Cpuid;
+};
+
+/// Entries of the cache for table entries of one level.
+struct WalkCacheGeometry {
+  u16 entries = 0;
+  u16 ways = 0;
+  Confidence sure = Confidence::Memory;
+};
+
+enum class Vendor : u8 { Intel, Amd };
+
+/// What paging depends on in a CPU.
+struct CpuModel {
+  std::string_view name;         ///< as given to --cpu
+  std::string_view description;  ///< market name and stepping family, for people
+  Vendor vendor = Vendor::Intel;
+  u8 max_phys_bits = 46;  ///< MAXPHYADDR
+  bool pages_1g = true;
+  bool pcid = true;
+  bool tagged_tlb = true;                                ///< VPID or ASID
+  bool ept_ad = true;                                    ///< EPT accessed and dirty flags (Intel)
+  std::vector<TlbGeometry> l1_load, l1_store, l1_fetch;  ///< l1_store empty: shared with loads
+  std::vector<TlbGeometry> l2_data, l2_fetch;            ///< l2_fetch empty: shared with data
+  WalkCacheGeometry pml4e, pdpte, pde;
+};
+
+/// All models, in order of appearance on the market within a vendor.
+std::span<const CpuModel> cpu_models();
+/// The model of that name; throws InputError that lists the valid names.
+const CpuModel& cpu_model(std::string_view name);
+/// The model used when none is named: the CPU of the PVM paper's host.
+inline constexpr std::string_view kDefaultCpu = "cascade-lake";
+
+}  // namespace mmuscope

@@ -1,0 +1,152 @@
+#pragma once
+
+#include <array>
+#include <cassert>
+#include <string_view>
+
+#include "core/types.h"
+
+namespace mmuscope {
+
+/// Everything the machine counts. One increment is one event; prices are put on them after the run.
+enum class Event : u8 {
+  // Accesses that the guest made; loads are what is left of Vcpu::accesses().
+  Store,
+  Fetch,
+  GuestPageFault,
+  // Translation, counted by the hardware face.
+  TlbL1Miss,
+  TlbL2Hit,
+  Walk,
+  TableRefGuest,
+  TableRefShadow,
+  TableRefNested,
+  WalkCacheHit,
+  // VM exits, one event per reason.
+  ExitPageFault,
+  ExitCr3,
+  ExitInvlpg,
+  ExitInvpcid,
+  ExitCr0,
+  ExitCr4,
+  ExitEptViolation,
+  ExitEptMisconfig,
+  ExitInterrupt,
+  ExitMsrWrite,
+  // The hypervisor's MMU, named as KVM names its statistics.
+  PfTaken,
+  PfFixed,
+  PfEmulate,
+  PfSpurious,
+  PfFast,
+  PfGuest,
+  MmuCacheMiss,
+  MmuPteWrite,
+  MmuPdeZapped,
+  MmuFlooded,
+  MmuRecycled,
+  MmuShadowZapped,
+  TlbFlush,
+  Invlpg,
+  // Synchronisation.
+  RemoteTlbFlushRequest,
+  RemoteTlbFlush,
+  Ipi,
+  LockAcquisition,
+};
+inline constexpr unsigned kEvents = static_cast<unsigned>(Event::LockAcquisition) + 1;
+
+struct EventInfo {
+  Event event;
+  std::string_view name;     ///< the CSV column
+  std::string_view meaning;  ///< what one count is
+};
+
+/// One row per event, in the order of the enum.
+inline constexpr std::array<EventInfo, kEvents> kEventInfo = {{
+    {Event::Store, "stores", "data writes by the guest, an exchange included"},
+    {Event::Fetch, "fetches", "instruction fetches by the guest"},
+    {Event::GuestPageFault, "guest_page_faults",
+     "#PF delivered to the guest, whoever found the fault"},
+    {Event::TlbL1Miss, "tlb_l1_misses",
+     "accesses whose first look-up found no usable entry in the first-level TLB"},
+    {Event::TlbL2Hit, "tlb_l2_hits", "first-level misses that the second-level TLB answered"},
+    {Event::Walk, "walks",
+     "hardware page walks; the retry after a VM exit and the walk that sets D are walks again"},
+    {Event::TableRefGuest, "table_refs_guest",
+     "reads of the guest's own table entries by the hardware walker"},
+    {Event::TableRefShadow, "table_refs_shadow",
+     "reads of shadow table entries by the hardware walker"},
+    {Event::TableRefNested, "table_refs_nested",
+     "reads of EPT or NPT entries by the hardware walker"},
+    {Event::WalkCacheHit, "walk_cache_hits",
+     "walks that started below the root thanks to a paging-structure cache"},
+    {Event::ExitPageFault, "exits_page_fault", "VM exits for #PF (exception or NMI, reason 0)"},
+    {Event::ExitCr3, "exits_cr3", "VM exits for MOV to CR3 (reason 28)"},
+    {Event::ExitInvlpg, "exits_invlpg", "VM exits for INVLPG (reason 14)"},
+    {Event::ExitInvpcid, "exits_invpcid", "VM exits for INVPCID (reason 58)"},
+    {Event::ExitCr0, "exits_cr0", "VM exits for MOV to CR0 (reason 28)"},
+    {Event::ExitCr4, "exits_cr4", "VM exits for MOV to CR4 (reason 28)"},
+    {Event::ExitEptViolation, "exits_ept_violation",
+     "VM exits for an EPT violation (reason 48) or NPT's #NPF"},
+    {Event::ExitEptMisconfig, "exits_ept_misconfig",
+     "VM exits for an EPT misconfiguration (reason 49)"},
+    {Event::ExitInterrupt, "exits_interrupt",
+     "VM exits of a vCPU that an interrupt reached while it ran the guest (reason 1)"},
+    {Event::ExitMsrWrite, "exits_msr_write",
+     "VM exits for WRMSR (reason 32): the x2APIC interrupt command register"},
+    {Event::PfTaken, "pf_taken",
+     "page faults or EPT violations that entered the hypervisor's MMU handler"},
+    {Event::PfFixed, "pf_fixed", "of those, solved by setting an entry"},
+    {Event::PfEmulate, "pf_emulate", "of those, solved by emulating the instruction"},
+    {Event::PfSpurious, "pf_spurious", "of those, found already solved"},
+    {Event::PfFast, "pf_fast", "of those, solved without the MMU lock"},
+    {Event::PfGuest, "pf_guest", "#PF injected into the guest by the hypervisor"},
+    {Event::MmuCacheMiss, "mmu_cache_miss",
+     "shadow pages created because none had the wanted frame and role"},
+    {Event::MmuPteWrite, "mmu_pte_write", "guest table writes emulated"},
+    {Event::MmuPdeZapped, "mmu_pde_zapped",
+     "upper-level shadow entries dropped by an emulated write of a non-zero value"},
+    {Event::MmuFlooded, "mmu_flooded",
+     "shadow pages dropped because emulated writes to their table seemed not to end"},
+    {Event::MmuRecycled, "mmu_recycled", "shadow pages dropped to stay under the limit"},
+    {Event::MmuShadowZapped, "mmu_shadow_zapped", "shadow pages dropped, for any reason"},
+    {Event::TlbFlush, "tlb_flush", "TLB flushes of one vCPU that the hypervisor did"},
+    {Event::Invlpg, "invlpg", "INVLPG instructions that the hypervisor emulated"},
+    {Event::RemoteTlbFlushRequest, "remote_tlb_flush_requests",
+     "times the hypervisor asked all vCPUs of a VM to flush"},
+    {Event::RemoteTlbFlush, "remote_tlb_flush",
+     "of those, the ones in which another vCPU had to be interrupted"},
+    {Event::Ipi, "ipis",
+     "interrupts sent to another CPU: the guest's own and the hypervisor's kicks"},
+    {Event::LockAcquisition, "lock_acquisitions", "times the hypervisor took the VM's MMU lock"},
+}};
+
+consteval bool event_rows_in_order() {
+  for (unsigned i = 0; i < kEvents; ++i) {
+    if (kEventInfo[i].event != static_cast<Event>(i)) return false;
+  }
+  return true;
+}
+static_assert(event_rows_in_order(), "kEventInfo has one row per Event, in order");
+
+/// Event counts; the difference of two is what happened between them.
+class Counters {
+ public:
+  constexpr u64& operator[](Event e) { return counts_[static_cast<unsigned>(e)]; }
+  constexpr u64 operator[](Event e) const { return counts_[static_cast<unsigned>(e)]; }
+  constexpr Counters& operator+=(const Counters& o) {
+    for (unsigned i = 0; i < kEvents; ++i) counts_[i] += o.counts_[i];
+    return *this;
+  }
+  friend constexpr Counters operator-(Counters a, const Counters& b) {
+    for (unsigned i = 0; i < kEvents; ++i) a.counts_[i] -= b.counts_[i];
+    return a;
+  }
+  friend constexpr bool operator==(const Counters&, const Counters&) = default;
+
+ private:
+  std::array<u64, kEvents> counts_{};
+};
+
+}  // namespace mmuscope

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/memory_map.h"
+#include "core/scheduler.h"
+#include "core/vcpu.h"
+
+namespace mmuscope {
+
+/// What the machine is, whatever pager runs it.
+struct MachineConfig {
+  std::string cpu{kDefaultCpu};
+  u64 memory_bytes = u64{64} << 20;  ///< guest memory
+  PageSize backing = PageSize::k4K;  ///< host pages under it
+  unsigned vcpus = 1;
+  bool walk_caches = true;  ///< paging-structure caches
+  bool virtualized = true;  ///< false: guest-physical is host-physical
+  u64 quantum = 64;         ///< guest accesses a turn, with several vCPUs
+  u8 max_phys_bits = 0;     ///< 0: the CPU model's
+};
+
+/// The guest's tables as a hypervisor (or a test) reads them in software.
+struct SoftwareWalk {
+  bool ok = false;     ///< a translation exists and permits the access
+  u32 error_code = 0;  ///< of the guest's #PF otherwise
+  WalkPath<GuestFormat> path;
+};
+
+/// One virtual machine: memory, the map under it, vCPUs, and the pager that translates for them.
+/// Owns all of them and wires them.
+class Machine {
+ public:
+  using MakePager = std::function<std::unique_ptr<Pager>(Machine&)>;
+  Machine(const MachineConfig& config, const MakePager& make_pager);
+  ~Machine();
+
+  const MachineConfig& config() const { return config_; }
+  const CpuModel& cpu() const { return cpu_; }
+  u8 max_phys_bits() const { return max_phys_bits_; }
+  PhysicalMemory& memory() { return memory_; }
+  MemoryMap& map() { return map_; }
+  Pager& pager() { return *pager_; }
+  Scheduler& scheduler() { return scheduler_; }
+  unsigned vcpu_count() const { return static_cast<unsigned>(vcpus_.size()); }
+  Vcpu& vcpu(unsigned i) { return *vcpus_[i]; }
+  /// The sum over the vCPUs.
+  Counters counters() const;
+  u64 accesses() const;
+
+  // --- the harness's door: before or after a run, uncounted ------------------------------------
+  u64 host_read(Gpa a);
+  void host_write(Gpa a, u64 value);
+
+  // --- what a hypervisor reads of its guest, in software ----------------------------------------
+  u64 guest_read(Gpa a) { return memory_.read(map_.back(a)); }
+  void guest_write(Gpa a, u64 value) { memory_.write(map_.back(a), value); }
+  /// Walks the guest's tables uncounted; if the access is permitted, sets A and D as hardware does
+  /// (KVM's walker: all of them, once the whole walk has succeeded).
+  SoftwareWalk walk_guest(Gpa root, Gva va, Access access, const Controls& controls);
+  WalkRules guest_rules(const Controls& c) const {
+    return {max_phys_bits_, c.nxe, true, true, cpu_.pages_1g};
+  }
+
+  /// Flushes this VM's translations on every vCPU, interrupting those that run the guest, and
+  /// settles the debt. `initiator` (may be null) flushes too but needs no interrupt. Counts
+  /// remote_tlb_flush_requests once if anything was owed.
+  void apply(Shootdown&& owed, Vcpu* initiator);
+  /// Counts the request and flushes as above although nothing may be owed.
+  void flush_all(Vcpu* initiator);
+
+  /// Runs body(vcpu) for each vCPU by turns (see Scheduler), or directly when there is one.
+  void run(const std::function<void(Vcpu&)>& body);
+
+ private:
+  MachineConfig config_;
+  const CpuModel& cpu_;
+  u8 max_phys_bits_;
+  PhysicalMemory memory_;
+  MemoryMap map_;
+  std::unique_ptr<Pager> pager_;
+  std::vector<std::unique_ptr<Vcpu>> vcpus_;
+  Scheduler scheduler_;
+};
+
+}  // namespace mmuscope

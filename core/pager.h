@@ -1,0 +1,65 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "core/exit.h"
+
+namespace mmuscope {
+
+class Vcpu;
+
+/// Values at an instant, as opposed to events.
+struct Gauges {
+  u64 mmu_unsync = 0;  ///< shadow pages out of sync with their guest table
+  u64 pages_4k = 0;    ///< leaf entries of each size that the hypervisor's tables hold
+  u64 pages_2m = 0;
+  u64 pages_1g = 0;
+  u64 table_pages = 0;  ///< the pager's own tables
+  u64 table_bytes = 0;  ///< 4096 each
+  u64 pager_bytes = 0;  ///< tables and all bookkeeping about them
+};
+
+/// The pager's tables by the guest root that needs them.
+struct TableUse {
+  struct Share {
+    u64 pages = 0;
+    u64 bytes = 0;  ///< with bookkeeping
+  };
+  std::vector<Share> by_root;     ///< reachable from this root only, in the order asked for
+  std::vector<u64> shared_pages;  ///< also reachable from this root, but not from it alone
+  Share shared;                   ///< reachable from several roots, each page once
+  Share orphaned;                 ///< reachable from none of them
+};
+
+/// How guest-virtual addresses become host-physical ones. Three faces: what the hardware does,
+/// what the hypervisor does when the hardware exits to it, and what the host may ask.
+class Pager {
+ public:
+  virtual ~Pager() = default;
+
+  // --- hardware face: counts walks and table references, never exits -------------------------
+  /// Translates on a TLB miss, sets accessed and dirty flags, or says why it cannot.
+  virtual Outcome walk(Vcpu& vcpu, Gva va, Access access) = 0;
+  /// True if the guest's instruction (or an interrupt) leaves the guest. Instructions that do not
+  /// are performed by the vCPU itself.
+  virtual bool intercepts(ExitReason reason) const = 0;
+  /// The controls under which the hardware judges TLB hits while the guest believes in `guest`.
+  virtual Controls hardware_controls(const Controls& guest) const { return guest; }
+  /// A vCPU is about to run the guest for the first time, its CR3 and controls set.
+  virtual void start(Vcpu& vcpu) { (void)vcpu; }
+  /// A control register that is not intercepted has changed.
+  virtual void controls_changed(Vcpu& vcpu) { (void)vcpu; }
+
+  // --- hypervisor face: counts everything but the exit itself --------------------------------
+  /// Serves an exit. Never called for a reason that intercepts() denies, except the faults and
+  /// violations that walk() itself returned.
+  virtual Resume handle(Vcpu& vcpu, const VmExit& exit) = 0;
+
+  // --- host face ------------------------------------------------------------------------------
+  virtual Gauges gauges() const = 0;
+  /// Splits the tables by guest root (guest CR3 values without PCID bits).
+  virtual TableUse table_use(std::span<const Gpa> roots) const = 0;
+};
+
+}  // namespace mmuscope

@@ -1,0 +1,131 @@
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "core/cpu_model.h"
+#include "core/exit.h"
+
+namespace mmuscope {
+
+/// Whose translations an entry holds: the PCID in the low 12 bits, above it the space: a number
+/// that stands for VPID and EP4TA on Intel, for the ASID on AMD. SDM vol. 3, *Caching Translation
+/// Information*.
+using Context = u32;
+inline constexpr Context kPcidBits = 0xfff;
+inline constexpr Context kNoContext = ~Context{0};
+constexpr Context make_context(u32 space, u32 pcid) { return space << 12 | (pcid & kPcidBits); }
+
+/// Which entries an invalidation is about.
+struct FlushMatch {
+  Context context = 0;
+  Context mask = 0;  ///< bits of `context` that must agree; 0 is everything
+  bool keep_globals = false;
+
+  static constexpr FlushMatch all() { return {}; }
+  static constexpr FlushMatch space(Context c) { return {c, ~kPcidBits, false}; }
+  static constexpr FlushMatch pcid(Context c, bool keep_globals) {
+    return {c, ~Context{0}, keep_globals};
+  }
+};
+
+/// One cached translation. A global one answers for every PCID of its space.
+struct alignas(64) TlbEntry {
+  u64 va = ~u64{0};       ///< page base
+  u64 va_mask = ~u64{0};  ///< all bits above the page offset
+  Context context = kNoContext;
+  Context context_mask = ~Context{0};
+  std::byte* data = nullptr;  ///< the page's bytes in the emulator's memory
+  Hpa page;
+  u8 rights = 0;
+  PageSize size = PageSize::k4K;
+  bool global = false;
+
+  bool valid() const { return context != kNoContext; }
+  bool answers(Gva a, Context c) const {
+    return (((a.raw() ^ va) & va_mask) | ((c ^ context) & context_mask)) == 0;
+  }
+  bool matches(const FlushMatch& m) const {
+    return valid() && ((context ^ m.context) & m.mask & context_mask) == 0 &&
+           !(m.keep_globals && global);
+  }
+};
+
+/// One level of a TLB: one or several banks (an array of sets x ways for one or several page
+/// sizes), least recently used replaced. Any number of sets: the index is the page number modulo
+/// it.
+class TlbLevel {
+ public:
+  explicit TlbLevel(const std::vector<TlbGeometry>& banks);
+
+  bool holds(PageSize size) const;
+  /// The slot of the entry that answers, or kNone.
+  u32 find(Gva va, Context context) const;
+  /// Replaces the least recently used entry of the set (a free one first) and returns its slot.
+  /// The size must be one that this level holds.
+  u32 insert(const TlbEntry& entry, u64 now);
+  void invalidate(const FlushMatch& match);
+  void invalidate_page(Gva va, const FlushMatch& match);
+  u64 live() const { return live_[0] + live_[1] + live_[2]; }
+  static constexpr u32 kNone = ~u32{0};
+
+  // The vCPU's inline hit path.
+  /// The slot in which a look-up of this page was last answered: where to look first, not a proof.
+  u32 hint(Gva va) const { return hints_[hint_index(va)]; }
+  void remember(Gva va, u32 slot) { hints_[hint_index(va)] = static_cast<u16>(slot); }
+  const TlbEntry& entry(u32 slot) const { return entries_[slot]; }
+  void touch(u32 slot, u64 now) { stamps_[slot] = now; }
+
+ private:
+  struct Bank {
+    u32 first_slot, sets, ways;
+    u32 set_mask;  // sets - 1 if that is a mask, else 0
+    u8 sizes;      // bit per PageSize
+    bool holds(PageSize s) const { return sizes & (1u << static_cast<unsigned>(s)); }
+    u32 set_base(Gva va, PageSize size) const;
+  };
+  unsigned hint_index(Gva va) const {
+    return static_cast<unsigned>(va.raw() >> kPageShift) & hint_mask_;
+  }
+  static u64 key(Gva va, PageSize size) {
+    return va.align_down(size).raw() | static_cast<u64>(size) << 1 | 1;
+  }
+  const Bank& bank_for(const TlbEntry& entry) const;
+  void drop(u32 slot);
+
+  std::vector<Bank> banks_;
+  unsigned hint_mask_;
+  std::array<u64, kPageSizes> live_{};
+  std::vector<u64> keys_;  // page base | size | valid: what a set is searched by
+  std::vector<u64> stamps_;
+  std::vector<TlbEntry> entries_;
+  std::vector<u16> hints_;
+};
+
+/// The TLBs of one physical CPU: first level for data and for instructions, second level for both
+/// (or one each, as on AMD). An entry found in the second level is copied into the first.
+class Tlb {
+ public:
+  explicit Tlb(const CpuModel& cpu);
+
+  TlbLevel& first(AccessKind kind) { return first_[first_of_[static_cast<unsigned>(kind)]]; }
+  /// The entry that answers, now in the first level: found there (hit == 1), in the second level
+  /// (hit == 2), or nowhere (nullptr, hit == 0). Rights are not judged.
+  const TlbEntry* find(AccessKind kind, Gva va, Context context, u64 now, int& hit);
+  /// Caches a translation for this kind of access: in the first level as the largest size that it
+  /// holds, in the second level if that holds the size.
+  const TlbEntry& fill(AccessKind kind, Gva va, const TlbEntry& entry, u64 now);
+
+  void invalidate(const FlushMatch& match);
+  /// Every entry, of any size, that translates the address and matches.
+  void invalidate_page(Gva va, const FlushMatch& match);
+
+ private:
+  TlbLevel* second(AccessKind kind);
+
+  std::vector<TlbLevel> first_, second_;
+  std::array<u8, 3> first_of_{};   // by AccessKind: index into first_
+  std::array<u8, 3> second_of_{};  // index into second_, which may be empty
+};
+
+}  // namespace mmuscope

@@ -1,0 +1,216 @@
+#pragma once
+
+#include <cassert>
+
+#include "core/pager.h"
+#include "core/tlb.h"
+#include "core/walk_cache.h"
+
+namespace mmuscope {
+
+class Machine;
+class Vcpu;
+
+/// The guest's own exception and interrupt handlers, which run on the vCPU they are given.
+class GuestHandler {
+ public:
+  virtual ~GuestHandler() = default;
+  /// True: do the access again. False: the access is given up (its process was killed, say).
+  virtual bool on_fault(Vcpu& vcpu, const GuestFault& fault) = 0;
+  /// An interrupt from another vCPU has arrived.
+  virtual void on_ipi(Vcpu& vcpu) = 0;
+};
+
+/// Sees every access that the guest makes, after it happened. While one is attached every access
+/// takes the slow path; events are counted as without it.
+class AccessObserver {
+ public:
+  virtual ~AccessObserver() = default;
+  struct Seen {
+    Gva va;
+    Access access;
+    bool done = false;  ///< false: `fault` was raised
+    GuestFault fault;
+    Hpa where;          ///< of the byte at va, if done
+    u64 value = 0;      ///< loaded, stored, or (exchange) stored
+    u64 old_value = 0;  ///< of an exchange
+  };
+  virtual void on_access(Vcpu& vcpu, const Seen& seen) = 0;
+};
+
+/// How one access ended, for callers that do not want the guest's handler to run.
+struct AccessResult {
+  bool done = false;
+  u64 value = 0;     ///< loaded; of an exchange the old value
+  GuestFault fault;  ///< if not done
+};
+
+/// One virtual CPU. Loads, stores and fetches that hit the first-level TLB are inline; everything
+/// else goes through resolve().
+///
+/// Addresses of data accesses must not let the access cross a page (assert).
+class Vcpu {
+ public:
+  Vcpu(Machine& machine, unsigned index, const CpuModel& cpu);
+  Vcpu(const Vcpu&) = delete;
+  Vcpu& operator=(const Vcpu&) = delete;
+
+  // --- what guest code uses -------------------------------------------------------------------
+  template <class T = u64>
+  T load(Gva va);
+  template <class T = u64>
+  void store(Gva va, T value);
+  void fetch(Gva va);
+  /// Atomic exchange of 8 bytes (xchg, or a compare-and-exchange that succeeds); the old value.
+  u64 exchange(Gva va, u64 value);
+  /// Fills [va, va+bytes), which must lie in one page, with zeros: one store, as a string store
+  /// with fast microcode translates its page once.
+  void zero(Gva va, u64 bytes);
+  /// Copies between two places of one page each: one load and one store, by the same reasoning.
+  void copy(Gva to, Gva from, u64 bytes);
+  /// The same as load/store/fetch, but a fault is returned and the guest's handler does not run.
+  AccessResult try_access(Gva va, AccessKind kind, StoreOp op = {});
+
+  void set_privilege(Privilege p);
+  Privilege privilege() const { return privilege_; }
+  /// MOV to CR3; bit 63 set with CR4.PCIDE keeps the TLB. The root is bits 51:12.
+  void write_cr3(u64 value);
+  void invlpg(Gva va);
+  void invpcid(InvpcidType type, u32 pcid, Gva va);
+  /// MOV to CR0/CR4, WRMSR EFER: replaces the controls; AC changes only through set_ac.
+  void write_controls(const Controls& c);
+  /// STAC, CLAC, POPF: never exits.
+  void set_ac(bool ac);
+  /// Interrupts the other vCPU: its handler's on_ipi runs when it is its turn.
+  void send_ipi(Vcpu& target);
+  /// A wait loop's body: lets other vCPUs run and takes interrupts. Does nothing alone.
+  void give_way();
+
+  // --- state ----------------------------------------------------------------------------------
+  unsigned index() const { return index_; }
+  Machine& machine() { return machine_; }
+  const CpuModel& cpu() const { return cpu_; }
+  u64 cr3() const { return cr3_; }  ///< as the guest last wrote it, bit 63 clear
+  Gpa root() const { return Gpa(cr3_ & x86::kAddressMask); }
+  const Controls& controls() const { return controls_; }
+  u64 accesses() const { return tick_; }
+  Counters counters;
+  void set_handler(GuestHandler* handler) { handler_ = handler; }
+  void set_observer(AccessObserver* observer);
+  /// Free for the guest kernel: its per-CPU data.
+  void* guest_data = nullptr;
+  bool in_guest() const { return in_guest_; }  ///< started and not halted: a kick needs an IPI
+  /// The vCPU has nothing to run (HLT) or goes on. A halted one is not interrupted by flushes.
+  void set_halted(bool halted) { in_guest_ = !halted; }
+
+  // --- what pagers use ------------------------------------------------------------------------
+  Tlb& tlb() { return tlb_; }
+  WalkCache& walk_cache() { return walk_cache_; }
+  /// The tag under which the hardware caches what it translates now.
+  Context context() const { return context_; }
+  /// Sets the guest's CR3 as emulated, with no effect on the TLB.
+  void set_cr3(u64 value);
+  void set_controls(const Controls& c);
+  /// The hardware's own flushes: TLB and paging-structure caches of this vCPU's CPU.
+  void flush_tlb(const FlushMatch& match);
+  void flush_page(Gva va);
+  /// Flushes all that this VM has in this CPU's TLB.
+  void flush_space() { flush_tlb(FlushMatch::space(context_)); }
+
+ private:
+  friend class Machine;
+  struct Slow {  // what the slow path gives back to the fast one
+    std::byte* data = nullptr;
+    bool completed = false;  // the hypervisor did it: old_value is the result
+    bool failed = false;
+    u64 old_value = 0;
+    GuestFault fault;
+    Hpa where;
+  };
+
+  /// An entry usable for the access at once, its slot touched and the access counted; or nullptr.
+  template <AccessKind kKind>
+  std::byte* hit(Gva va);
+  u64 load_slow(Gva va, unsigned bytes);
+  u64 store_slow(Gva va, StoreOp op);
+  /// Counts the access and performs it up to the data: TLB, walk, exits; without the guest's
+  /// handler.
+  Slow resolve(Gva va, Access access, const StoreOp* op);
+  /// The same until it is done or the guest's handler gives up.
+  Slow resolve_with_handler(Gva va, AccessKind kind, const StoreOp* op);
+  bool translate_once(Gva va, Access access, const StoreOp* op, bool first, Slow& out);
+  void take_exit(const VmExit& exit, Slow& out, bool& again);
+  Resume leave_guest(const VmExit& exit);
+  void begin_access(AccessKind kind);
+  void take_interrupts();
+  void controls_written(const Controls& c);
+  void recompute_required();
+  u64 perform(const Slow& s, AccessKind kind, Gva va, const StoreOp& op);
+  void observe(Gva va, Access access, const Slow& s, u64 value, u64 old_value);
+
+  // Hot: everything a hit touches but the TLB arrays.
+  TlbLevel* l1_load_;
+  TlbLevel* l1_store_;
+  TlbLevel* l1_fetch_;
+  u64 tick_ = 0;            // accesses so far; also the clock of the TLBs' LRU
+  u64 deadline_ = ~u64{0};  // the tick at which the lockstep quantum ends
+  Context context_ = 0;
+  std::array<u8, 3> need_{};  // by AccessKind, at the current privilege
+
+  Privilege privilege_ = Privilege::Supervisor;
+  bool in_guest_ = false;
+  bool started_ = false;
+  bool ipi_pending_ = false;
+  bool taking_interrupt_ = false;
+  u64 cr3_ = 0;
+  Controls controls_;
+  Machine& machine_;
+  const CpuModel& cpu_;
+  unsigned index_;
+  GuestHandler* handler_ = nullptr;
+  AccessObserver* observer_ = nullptr;
+  Tlb tlb_;
+  WalkCache walk_cache_;
+};
+
+template <AccessKind kKind>
+inline std::byte* Vcpu::hit(Gva va) {
+  TlbLevel& l1 = kKind == AccessKind::Read    ? *l1_load_
+                 : kKind == AccessKind::Write ? *l1_store_
+                                              : *l1_fetch_;
+  const u32 slot = l1.hint(va);
+  const TlbEntry& e = l1.entry(slot);
+  if (e.answers(va, context_) && permits(e.rights, need_[static_cast<unsigned>(kKind)]) &&
+      tick_ != deadline_) [[likely]] {
+    l1.touch(slot, ++tick_);
+    if constexpr (kKind == AccessKind::Write) ++counters[Event::Store];
+    if constexpr (kKind == AccessKind::Fetch) ++counters[Event::Fetch];
+    return e.data + (va.raw() & ~e.va_mask);
+  }
+  return nullptr;
+}
+
+template <class T>
+inline T Vcpu::load(Gva va) {
+  static_assert(sizeof(T) <= 8);
+  assert(va.page_offset() + sizeof(T) <= kPageBytes);
+  if (const std::byte* p = hit<AccessKind::Read>(va)) [[likely]] {
+    T value;
+    std::memcpy(&value, p, sizeof value);
+    return value;
+  }
+  return static_cast<T>(load_slow(va, sizeof(T)));
+}
+
+template <class T>
+inline void Vcpu::store(Gva va, T value) {
+  static_assert(sizeof(T) <= 8);
+  assert(va.page_offset() + sizeof(T) <= kPageBytes);
+  if (std::byte* p = hit<AccessKind::Write>(va)) [[likely]] {
+    std::memcpy(p, &value, sizeof value);
+    return;
+  }
+  store_slow(va, {static_cast<u64>(value), sizeof(T), false});
+}
+
+}  // namespace mmuscope
