@@ -65,7 +65,8 @@ struct VmExit {
   Gpa gpa;                ///< EptViolation, EptMisconfig: the guest-physical address translated
   u32 error_code = 0;     ///< PageFault: as the hardware tables gave it
   u64 qualification = 0;  ///< EptViolation: exit qualification; NPT: EXITINFO1
-  u64 value = 0;          ///< Cr3, Cr0, Cr4: the value written; Invpcid: the PCID
+  u64 value = 0;          ///< Cr3: the value written, bit 63 included; Invpcid: the PCID
+  Controls controls;      ///< Cr0, Cr4, MsrWrite (EFER): all controls as they are to become
   InvpcidType invpcid = InvpcidType::Address;
   const StoreOp* store = nullptr;  ///< the store under way when a write exits, for emulation
 };

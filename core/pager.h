@@ -44,6 +44,10 @@ class Pager {
   /// True if the guest's instruction (or an interrupt) leaves the guest. Instructions that do not
   /// are performed by the vCPU itself.
   virtual bool intercepts(ExitReason reason) const = 0;
+  /// The reason for which writing these controls (CR0, CR4 or EFER) leaves the guest, if it does.
+  /// By default any change that concerns paging does whose reason is intercepted.
+  virtual std::optional<ExitReason> intercepts_change(const Controls& from,
+                                                      const Controls& to) const;
   /// The controls under which the hardware judges TLB hits while the guest believes in `guest`.
   virtual Controls hardware_controls(const Controls& guest) const { return guest; }
   /// A vCPU is about to run the guest for the first time, its CR3 and controls set.

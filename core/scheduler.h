@@ -22,6 +22,9 @@ class Scheduler {
 
  private:
   struct Fiber;
+  void start(Fiber& f);
+  void resume(Fiber& f);
+
   std::vector<Fiber*> fibers_;
   unsigned running_ = 0;
   bool aborting_ = false;

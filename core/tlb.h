@@ -60,7 +60,7 @@ class TlbLevel {
 
   bool holds(PageSize size) const;
   /// The slot of the entry that answers, or kNone.
-  u32 find(Gva va, Context context) const;
+  u32 find(Gva va, Context context);
   /// Replaces the least recently used entry of the set (a free one first) and returns its slot.
   /// The size must be one that this level holds.
   u32 insert(const TlbEntry& entry, u64 now);
@@ -90,7 +90,7 @@ class TlbLevel {
   static u64 key(Gva va, PageSize size) {
     return va.align_down(size).raw() | static_cast<u64>(size) << 1 | 1;
   }
-  const Bank& bank_for(const TlbEntry& entry) const;
+  const Bank& bank_for(Gva va, PageSize size) const;
   void drop(u32 slot);
 
   std::vector<Bank> banks_;
@@ -122,6 +122,9 @@ class Tlb {
 
  private:
   TlbLevel* second(AccessKind kind);
+  static const TlbEntry& fill_first(TlbLevel& l1, Gva va, const TlbEntry& entry, u64 now);
+  /// The page of `size` around va, cut out of a larger one.
+  static TlbEntry part_of(const TlbEntry& entry, Gva va, PageSize size);
 
   std::vector<TlbLevel> first_, second_;
   std::array<u8, 3> first_of_{};   // by AccessKind: index into first_

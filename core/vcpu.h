@@ -30,11 +30,12 @@ class AccessObserver {
   struct Seen {
     Gva va;
     Access access;
-    bool done = false;  ///< false: `fault` was raised
+    bool done = false;      ///< false: `fault` was raised
+    bool emulated = false;  ///< done by the hypervisor, `where` is not known
     GuestFault fault;
-    Hpa where;          ///< of the byte at va, if done
-    u64 value = 0;      ///< loaded, stored, or (exchange) stored
-    u64 old_value = 0;  ///< of an exchange
+    Hpa where;       ///< of the byte at va, if done and not emulated
+    StoreOp op;      ///< bytes; of a write the value too
+    u64 loaded = 0;  ///< by a read, or by an exchange before it wrote
   };
   virtual void on_access(Vcpu& vcpu, const Seen& seen) = 0;
 };
@@ -114,40 +115,49 @@ class Vcpu {
   void set_controls(const Controls& c);
   /// The hardware's own flushes: TLB and paging-structure caches of this vCPU's CPU.
   void flush_tlb(const FlushMatch& match);
+  /// As INVLPG does: the page whatever its size, globals included, and all of the PCID's
+  /// paging-structure-cache entries.
   void flush_page(Gva va);
+  /// As INVPCID does natively.
+  void flush_invpcid(InvpcidType type, u32 pcid, Gva va);
   /// Flushes all that this VM has in this CPU's TLB.
   void flush_space() { flush_tlb(FlushMatch::space(context_)); }
 
  private:
   friend class Machine;
-  struct Slow {  // what the slow path gives back to the fast one
-    std::byte* data = nullptr;
-    bool completed = false;  // the hypervisor did it: old_value is the result
-    bool failed = false;
+  /// What the slow path gives back to the fast one.
+  struct Slow {
+    std::byte* data = nullptr;  ///< where the byte at va is
+    bool completed = false;     ///< the hypervisor performed the access; old_value is its result
+    bool failed = false;        ///< `fault` was raised
     u64 old_value = 0;
     GuestFault fault;
-    Hpa where;
   };
 
-  /// An entry usable for the access at once, its slot touched and the access counted; or nullptr.
+  /// The data of a first-level hit, counted; nullptr if anything stands in the way.
   template <AccessKind kKind>
   std::byte* hit(Gva va);
   u64 load_slow(Gva va, unsigned bytes);
   u64 store_slow(Gva va, StoreOp op);
-  /// Counts the access and performs it up to the data: TLB, walk, exits; without the guest's
-  /// handler.
+  void fetch_slow(Gva va);
+  /// One access up to its data: TLB, walk, exits; a fault is returned.
   Slow resolve(Gva va, Access access, const StoreOp* op);
-  /// The same until it is done or the guest's handler gives up.
-  Slow resolve_with_handler(Gva va, AccessKind kind, const StoreOp* op);
-  bool translate_once(Gva va, Access access, const StoreOp* op, bool first, Slow& out);
-  void take_exit(const VmExit& exit, Slow& out, bool& again);
+  /// The same, with the guest's handler run until the access is done or given up.
+  Slow resolve_handled(Gva va, AccessKind kind, const StoreOp* op);
+  /// One try; true when `out` is final.
+  bool translate(Gva va, Access access, const StoreOp* op, bool first_try, Slow& out);
+  bool serve_exit(const VmExit& exit, Slow& out);
   Resume leave_guest(const VmExit& exit);
+  void count_exit(ExitReason reason);
   void begin_access(AccessKind kind);
+  void begin_instruction();
+  void enter_guest_first();
   void take_interrupts();
-  void controls_written(const Controls& c);
-  void recompute_required();
-  u64 perform(const Slow& s, AccessKind kind, Gva va, const StoreOp& op);
-  void observe(Gva va, Access access, const Slow& s, u64 value, u64 old_value);
+  void recompute_rights();
+  void flush_for_change(const Controls& from, const Controls& to);
+  /// Does what the access does to its data and tells the observer.
+  u64 perform(Gva va, Access access, const StoreOp& op, const Slow& s);
+  void observe(Gva va, Access access, const StoreOp& op, const Slow& s, u64 loaded);
 
   // Hot: everything a hit touches but the TLB arrays.
   TlbLevel* l1_load_;
@@ -156,11 +166,13 @@ class Vcpu {
   u64 tick_ = 0;            // accesses so far; also the clock of the TLBs' LRU
   u64 deadline_ = ~u64{0};  // the tick at which the lockstep quantum ends
   Context context_ = 0;
-  std::array<u8, 3> need_{};  // by AccessKind, at the current privilege
+  std::array<u8, 3> need_{};      // by AccessKind, at the current privilege
+  std::array<u8, 3> required_{};  // the same without kObserved
 
   Privilege privilege_ = Privilege::Supervisor;
   bool in_guest_ = false;
   bool started_ = false;
+  bool tagged_ = true;  // VPID or ASID: exits and entries keep the TLB
   bool ipi_pending_ = false;
   bool taking_interrupt_ = false;
   u64 cr3_ = 0;
@@ -212,6 +224,11 @@ inline void Vcpu::store(Gva va, T value) {
     return;
   }
   store_slow(va, {static_cast<u64>(value), sizeof(T), false});
+}
+
+inline void Vcpu::fetch(Gva va) {
+  if (hit<AccessKind::Fetch>(va) == nullptr) [[unlikely]]
+    fetch_slow(va);
 }
 
 }  // namespace mmuscope

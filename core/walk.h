@@ -135,4 +135,11 @@ constexpr u8 translation_rights(u64 walked) {
 }
 constexpr bool permits(u8 held, u8 needed) { return (held & needed) == needed; }
 
+/// True if an x86 walk that reached a leaf permits the access; judged after the whole walk. SDM
+/// vol. 3, *Determination of Access Rights*.
+template <class Format>
+constexpr bool walk_permits(const WalkPath<Format>& path, Access access, const Controls& c) {
+  return permits(translation_rights(path.rights), required_rights(access, c));
+}
+
 }  // namespace mmuscope

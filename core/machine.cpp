@@ -1,0 +1,111 @@
+#include "core/machine.h"
+
+#include <algorithm>
+
+namespace mmuscope {
+
+namespace {
+
+/// Address space kept for hypervisors' tables: more than any of them can fill, and only reserved.
+u64 table_bytes_for(u64 guest_bytes) { return std::max(guest_bytes / 8, u64{1} << 30); }
+
+}  // namespace
+
+Machine::Machine(const MachineConfig& config, const MakePager& make_pager)
+    : config_(config),
+      cpu_(cpu_model(config.cpu)),
+      max_phys_bits_(config.max_phys_bits != 0 ? config.max_phys_bits : cpu_.max_phys_bits),
+      memory_(config.memory_bytes, table_bytes_for(config.memory_bytes)),
+      map_(config.virtualized ? MemoryMap(memory_, config.memory_bytes, config.backing)
+                              : MemoryMap::identity(memory_, config.memory_bytes)) {
+  for (unsigned i = 0; i < config.vcpus; ++i) {
+    vcpus_.push_back(std::make_unique<Vcpu>(*this, i, cpu_));
+    vcpus_.back()->walk_cache_.set_enabled(config.walk_caches);
+  }
+  pager_ = make_pager(*this);
+}
+
+Machine::~Machine() = default;
+
+Counters Machine::counters() const {
+  Counters sum;
+  for (const auto& v : vcpus_) sum += v->counters;
+  return sum;
+}
+
+u64 Machine::accesses() const {
+  u64 sum = 0;
+  for (const auto& v : vcpus_) sum += v->accesses();
+  return sum;
+}
+
+u64 Machine::host_read(Gpa a) {
+  const auto backing = map_.find(a.frame());
+  return backing ? memory_.read(backing->frame.base() + a.page_offset()) : 0;
+}
+
+void Machine::host_write(Gpa a, u64 value) { memory_.write(map_.back(a), value); }
+
+SoftwareWalk Machine::walk_guest(Gpa root, Gva va, Access access, const Controls& controls) {
+  SoftwareWalk w;
+  walk<GuestFormat>(w.path, {root, controls.levels}, va, guest_rules(controls),
+                    [this](Gpa where, unsigned, u64& entry) {
+                      // A table beyond the guest's memory reads as nobody there: all ones.
+                      entry = map_.contains(where, 8) ? guest_read(where) : ~u64{0};
+                      return true;
+                    });
+  if (w.path.status != WalkStatus::Ok || !walk_permits(w.path, access, controls)) {
+    w.error_code = page_fault_code(access, controls, w.path.status);
+    return w;
+  }
+  w.ok = true;
+  if (needs_flags(w.path, access.is_write())) {
+    set_flags(w.path, access.is_write(), [this](Gpa where, unsigned, u64 seen, u64 bits) {
+      guest_write(where, seen | bits);
+      return true;
+    });
+  }
+  return w;
+}
+
+void Machine::apply(Shootdown&& owed, Vcpu* initiator) {
+  if (!owed.owed()) return;
+  owed.settle();
+  flush_all(initiator);
+}
+
+void Machine::flush_all(Vcpu* initiator) {
+  Vcpu& counting = initiator != nullptr ? *initiator : *vcpus_[0];
+  ++counting.counters[Event::RemoteTlbFlushRequest];
+  bool interrupted = false;
+  for (const auto& v : vcpus_) {
+    if (!v->started_) continue;  // has cached nothing
+    if (v.get() != initiator && v->in_guest_) {
+      interrupted = true;
+      ++counting.counters[Event::Ipi];
+      v->count_exit(ExitReason::Interrupt);
+    }
+    v->flush_space();
+    ++v->counters[Event::TlbFlush];
+  }
+  if (interrupted) ++counting.counters[Event::RemoteTlbFlush];
+}
+
+void Machine::run(const std::function<void(Vcpu&)>& body) {
+  if (vcpus_.size() == 1) {
+    body(*vcpus_[0]);
+    return;
+  }
+  std::vector<std::function<void()>> bodies;
+  for (const auto& v : vcpus_) {
+    bodies.push_back([this, &body, vcpu = v.get()] {
+      vcpu->deadline_ = vcpu->tick_ + config_.quantum;
+      body(*vcpu);
+      vcpu->deadline_ = ~u64{0};
+      vcpu->set_halted(true);
+    });
+  }
+  scheduler_.run(std::move(bodies));
+}
+
+}  // namespace mmuscope

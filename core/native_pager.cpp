@@ -1,0 +1,75 @@
+#include "core/native_pager.h"
+
+#include <string>
+
+#include "core/error.h"
+#include "core/machine.h"
+#include "core/x86_hardware.h"
+
+namespace mmuscope {
+
+namespace {
+
+class NativePager final : public Pager {
+ public:
+  explicit NativePager(Machine& machine) : machine_(machine) {
+    assert(machine.map().is_identity());
+  }
+
+  Outcome walk(Vcpu& vcpu, Gva va, Access access) override;
+  bool intercepts(ExitReason) const override { return false; }
+  Resume handle(Vcpu&, const VmExit&) override {
+    assert(false && "nothing exits natively");
+    return Resume::retry();
+  }
+  Gauges gauges() const override { return {}; }
+  TableUse table_use(std::span<const Gpa> roots) const override {
+    return {std::vector<TableUse::Share>(roots.size()), std::vector<u64>(roots.size()), {}, {}};
+  }
+
+ private:
+  Machine& machine_;
+};
+
+Outcome NativePager::walk(Vcpu& vcpu, Gva va, Access access) {
+  PhysicalMemory& memory = machine_.memory();
+  const Controls& controls = vcpu.controls();
+  WalkStart<GuestFormat> start{vcpu.root(), controls.levels};
+  start_from_cache(vcpu, va, start);
+  WalkPath<GuestFormat> path;
+  u64 refs = 0;
+  mmuscope::walk<GuestFormat>(
+      path, start, va, machine_.guest_rules(controls), [&](Gpa where, unsigned, u64& entry) {
+        ++refs;
+        // Beyond memory nobody answers: all ones.
+        entry = where.raw() + 8 <= machine_.map().bytes() ? memory.read(Hpa(where.raw())) : ~u64{0};
+        return true;
+      });
+  vcpu.counters[Event::TableRefGuest] += refs;
+  if (path.status != WalkStatus::Ok || !walk_permits(path, access, controls)) {
+    return Outcome::fault_of(GuestFault::Kind::PageFault,
+                             page_fault_code(access, controls, path.status), va);
+  }
+  if (needs_flags(path, access.is_write())) {
+    set_flags(path, access.is_write(), [&](Gpa where, unsigned, u64 seen, u64 bits) {
+      memory.write(Hpa(where.raw()), seen | bits);
+      return true;
+    });
+  }
+  cache_path(vcpu, va, path, start.rights);
+  Translation t = x86_translation(path, controls);
+  t.page = Hpa(path.page().raw());
+  if (!machine_.map().contains(path.translate(va), 8)) {
+    throw RunError("the guest reached physical address " +
+                   std::to_string(path.translate(va).raw()) + ", beyond its memory");
+  }
+  return Outcome::translated(t);
+}
+
+}  // namespace
+
+std::unique_ptr<Pager> make_native_pager(Machine& machine) {
+  return std::make_unique<NativePager>(machine);
+}
+
+}  // namespace mmuscope

@@ -1,0 +1,188 @@
+#include "core/tlb.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace mmuscope {
+
+TlbLevel::TlbLevel(const std::vector<TlbGeometry>& banks) {
+  u32 slots = 0;
+  for (const TlbGeometry& g : banks) {
+    const u32 sets = g.entries / g.ways;
+    banks_.push_back({slots, sets, g.ways, std::has_single_bit(sets) ? sets - 1 : 0, g.sizes});
+    slots += g.entries;
+  }
+  keys_.resize(slots);
+  stamps_.resize(slots);
+  entries_.resize(slots);
+  // Several times as many hints as entries, so that pages in use seldom share one.
+  const u32 hints = std::max(u32{1024}, 2 * std::bit_ceil(slots));
+  hints_.resize(hints);
+  hint_mask_ = hints - 1;
+}
+
+bool TlbLevel::holds(PageSize size) const {
+  return std::any_of(banks_.begin(), banks_.end(), [&](const Bank& b) { return b.holds(size); });
+}
+
+u32 TlbLevel::Bank::set_base(Gva va, PageSize size) const {
+  const u64 page = va.raw() >> page_shift(size);
+  const u64 set = set_mask ? page & set_mask : page % sets;
+  return first_slot + static_cast<u32>(set) * ways;
+}
+
+const TlbLevel::Bank& TlbLevel::bank_for(Gva va, PageSize size) const {
+  // Where two banks take pages of a size, one bit above the index decides between them.
+  const Bank* first = nullptr;
+  for (const Bank& b : banks_) {
+    if (!b.holds(size)) continue;
+    if (first == nullptr) {
+      first = &b;
+    } else if ((va.raw() >> page_shift(size)) / b.sets % 2 == 1) {
+      return b;
+    }
+  }
+  return *first;
+}
+
+u32 TlbLevel::find(Gva va, Context context) {
+  const u32 guess = hint(va);
+  if (entries_[guess].answers(va, context)) return guess;
+  for (unsigned s = 0; s < kPageSizes; ++s) {
+    if (live_[s] == 0) continue;
+    const auto size = static_cast<PageSize>(s);
+    const Bank& bank = bank_for(va, size);
+    const u64 wanted = key(va, size);
+    const u32 base = bank.set_base(va, size);
+    for (u32 slot = base; slot < base + bank.ways; ++slot) {
+      if (keys_[slot] == wanted && entries_[slot].answers(va, context)) {
+        remember(va, slot);
+        return slot;
+      }
+    }
+  }
+  return kNone;
+}
+
+u32 TlbLevel::insert(const TlbEntry& entry, u64 now) {
+  const Gva va(entry.va);
+  const Bank& bank = bank_for(va, entry.size);
+  const u64 wanted = key(va, entry.size);
+  const u32 base = bank.set_base(va, entry.size);
+  u32 victim = base;
+  for (u32 slot = base; slot < base + bank.ways; ++slot) {
+    if (keys_[slot] == wanted && entries_[slot].context == entry.context) {
+      victim = slot;  // the same page again, with other rights
+      break;
+    }
+    // A free slot has stamp 0, older than any used one.
+    if (stamps_[slot] < stamps_[victim]) victim = slot;
+  }
+  drop(victim);
+  keys_[victim] = wanted;
+  entries_[victim] = entry;
+  stamps_[victim] = now;
+  ++live_[static_cast<unsigned>(entry.size)];
+  return victim;
+}
+
+void TlbLevel::drop(u32 slot) {
+  TlbEntry& e = entries_[slot];
+  if (!e.valid()) return;
+  --live_[static_cast<unsigned>(e.size)];
+  e = TlbEntry{};
+  keys_[slot] = 0;
+  stamps_[slot] = 0;
+}
+
+void TlbLevel::invalidate(const FlushMatch& match) {
+  if (live() == 0) return;
+  for (u32 slot = 0; slot < keys_.size(); ++slot) {
+    if (keys_[slot] != 0 && entries_[slot].matches(match)) drop(slot);
+  }
+}
+
+void TlbLevel::invalidate_page(Gva va, const FlushMatch& match) {
+  for (unsigned s = 0; s < kPageSizes; ++s) {
+    if (live_[s] == 0) continue;
+    const auto size = static_cast<PageSize>(s);
+    const Bank& bank = bank_for(va, size);
+    const u32 base = bank.set_base(va, size);
+    for (u32 slot = base; slot < base + bank.ways; ++slot) {
+      if (keys_[slot] == key(va, size) && entries_[slot].matches(match)) drop(slot);
+    }
+  }
+}
+
+Tlb::Tlb(const CpuModel& cpu) {
+  const auto add = [](std::vector<TlbLevel>& levels, const std::vector<TlbGeometry>& banks) {
+    levels.emplace_back(banks);
+    return static_cast<u8>(levels.size() - 1);
+  };
+  const u8 load = add(first_, cpu.l1_load);
+  const u8 store = cpu.l1_store.empty() ? load : add(first_, cpu.l1_store);
+  first_of_ = {load, store, add(first_, cpu.l1_fetch)};
+  if (!cpu.l2_data.empty()) {
+    const u8 data = add(second_, cpu.l2_data);
+    second_of_ = {data, data, cpu.l2_fetch.empty() ? data : add(second_, cpu.l2_fetch)};
+  }
+}
+
+TlbLevel* Tlb::second(AccessKind kind) {
+  return second_.empty() ? nullptr : &second_[second_of_[static_cast<unsigned>(kind)]];
+}
+
+const TlbEntry* Tlb::find(AccessKind kind, Gva va, Context context, u64 now, int& hit) {
+  TlbLevel& l1 = first(kind);
+  if (const u32 slot = l1.find(va, context); slot != TlbLevel::kNone) {
+    hit = 1;
+    l1.touch(slot, now);
+    return &l1.entry(slot);
+  }
+  hit = 0;
+  TlbLevel* l2 = second(kind);
+  if (l2 == nullptr) return nullptr;
+  const u32 slot = l2->find(va, context);
+  if (slot == TlbLevel::kNone) return nullptr;
+  hit = 2;
+  l2->touch(slot, now);
+  return &fill_first(l1, va, l2->entry(slot), now);
+}
+
+const TlbEntry& Tlb::fill_first(TlbLevel& l1, Gva va, const TlbEntry& entry, u64 now) {
+  PageSize size = entry.size;
+  while (!l1.holds(size)) size = static_cast<PageSize>(static_cast<unsigned>(size) - 1);
+  const u32 slot = l1.insert(size == entry.size ? entry : part_of(entry, va, size), now);
+  l1.remember(va, slot);
+  return l1.entry(slot);
+}
+
+TlbEntry Tlb::part_of(const TlbEntry& entry, Gva va, PageSize size) {
+  TlbEntry part = entry;
+  part.va = va.align_down(size).raw();
+  part.va_mask = ~(page_bytes(size) - 1);
+  part.size = size;
+  part.page = entry.page + (part.va - entry.va);
+  part.data = entry.data + (part.va - entry.va);
+  return part;
+}
+
+const TlbEntry& Tlb::fill(AccessKind kind, Gva va, const TlbEntry& entry, u64 now) {
+  const TlbEntry& cached = fill_first(first(kind), va, entry, now);
+  if (TlbLevel* l2 = second(kind); l2 != nullptr && l2->holds(cached.size)) {
+    l2->remember(va, l2->insert(cached, now));
+  }
+  return cached;
+}
+
+void Tlb::invalidate(const FlushMatch& match) {
+  for (TlbLevel& l : first_) l.invalidate(match);
+  for (TlbLevel& l : second_) l.invalidate(match);
+}
+
+void Tlb::invalidate_page(Gva va, const FlushMatch& match) {
+  for (TlbLevel& l : first_) l.invalidate_page(va, match);
+  for (TlbLevel& l : second_) l.invalidate_page(va, match);
+}
+
+}  // namespace mmuscope

@@ -1,0 +1,401 @@
+#include "core/vcpu.h"
+
+#include <string>
+
+#include "core/error.h"
+#include "core/machine.h"
+
+namespace mmuscope {
+
+namespace {
+
+/// An access that is still not through after so many exits and walks never will be.
+constexpr int kMaxTries = 4096;
+constexpr u64 kNoFlush = u64{1} << 63;  // of a value moved to CR3
+
+}  // namespace
+
+Vcpu::Vcpu(Machine& machine, unsigned index, const CpuModel& cpu)
+    : machine_(machine), cpu_(cpu), index_(index), tlb_(cpu), walk_cache_(cpu) {
+  l1_load_ = &tlb_.first(AccessKind::Read);
+  l1_store_ = &tlb_.first(AccessKind::Write);
+  l1_fetch_ = &tlb_.first(AccessKind::Fetch);
+  tagged_ = cpu.tagged_tlb;
+  context_ = make_context(1, 0);
+}
+
+// --- accesses ------------------------------------------------------------------------------------
+
+void Vcpu::begin_instruction() {
+  if (!started_) enter_guest_first();
+}
+
+void Vcpu::enter_guest_first() {
+  started_ = true;
+  in_guest_ = true;
+  recompute_rights();
+  machine_.pager().start(*this);
+}
+
+void Vcpu::begin_access(AccessKind kind) {
+  begin_instruction();
+  if (tick_ == deadline_) {
+    deadline_ = tick_ + machine_.config().quantum;
+    give_way();
+  }
+  ++tick_;
+  if (kind == AccessKind::Write) ++counters[Event::Store];
+  if (kind == AccessKind::Fetch) ++counters[Event::Fetch];
+}
+
+Vcpu::Slow Vcpu::resolve(Gva va, Access access, const StoreOp* op) {
+  begin_access(access.kind);
+  Slow out;
+  if (!is_canonical(va, controls_.levels)) {
+    out.failed = true;
+    out.fault = {GuestFault::Kind::GeneralProtection, 0, va};
+    return out;
+  }
+  for (int attempt = 0; attempt < kMaxTries; ++attempt) {
+    if (translate(va, access, op, attempt == 0, out)) return out;
+  }
+  throw RunError("an access made no progress in " + std::to_string(kMaxTries) + " tries");
+}
+
+bool Vcpu::translate(Gva va, Access access, const StoreOp* op, bool first_try, Slow& out) {
+  int level = 0;
+  const TlbEntry* e = tlb_.find(access.kind, va, context_, tick_, level);
+  u8 need = required_[static_cast<unsigned>(access.kind)];
+  const bool usable = e != nullptr && permits(e->rights, need);
+  if (first_try && (level != 1 || !usable)) ++counters[Event::TlbL1Miss];
+  if (usable) {
+    if (first_try && level == 2) ++counters[Event::TlbL2Hit];
+    out.data = e->data + (va.raw() & ~e->va_mask);
+    return true;
+  }
+  // An entry whose rights do not do is not trusted to say no: the tables are.
+  if (e != nullptr) tlb_.invalidate_page(va, FlushMatch::pcid(context_, false));
+  ++counters[Event::Walk];
+  Outcome o = machine_.pager().walk(*this, va, access);
+  switch (o.kind) {
+    case Outcome::Kind::Translated: {
+      const Translation& t = o.translation;
+      TlbEntry fresh;
+      fresh.va = va.align_down(t.size).raw();
+      fresh.va_mask = ~(page_bytes(t.size) - 1);
+      fresh.context_mask = t.global ? ~kPcidBits : ~Context{0};
+      fresh.context = context_ & fresh.context_mask;
+      fresh.data = machine_.memory().at(t.page);
+      fresh.page = t.page;
+      fresh.rights = t.rights;
+      fresh.size = t.size;
+      fresh.global = t.global;
+      const TlbEntry& cached = tlb_.fill(access.kind, va, fresh, tick_);
+      out.data = cached.data + (va.raw() & ~cached.va_mask);
+      return true;
+    }
+    case Outcome::Kind::Fault:
+      out.failed = true;
+      out.fault = o.fault;
+      return true;
+    case Outcome::Kind::Exit:
+      o.exit.store = op;
+      return serve_exit(o.exit, out);
+  }
+  return true;
+}
+
+bool Vcpu::serve_exit(const VmExit& exit, Slow& out) {
+  Resume r = leave_guest(exit);
+  switch (r.action) {
+    case Resume::Action::Retry:
+      return false;
+    case Resume::Action::Completed:
+      out.completed = true;
+      out.old_value = r.old_value;
+      return true;
+    case Resume::Action::ReflectFault:
+      out.failed = true;
+      out.fault = r.fault;
+      return true;
+  }
+  return true;
+}
+
+void Vcpu::count_exit(ExitReason reason) {
+  ++counters[exit_event(reason)];
+  // Without a tag the TLB cannot tell guest from host: the exit and the entry after it flush. SDM
+  // vol. 3, *VMX Support for Address Translation*.
+  if (!tagged_) flush_space();
+}
+
+Resume Vcpu::leave_guest(const VmExit& exit) {
+  count_exit(exit.reason);
+  in_guest_ = false;
+  Resume r = machine_.pager().handle(*this, exit);
+  machine_.apply(std::move(r.shootdown), this);
+  in_guest_ = true;
+  return r;
+}
+
+Vcpu::Slow Vcpu::resolve_handled(Gva va, AccessKind kind, const StoreOp* op) {
+  for (;;) {
+    const Access access{kind, privilege_};
+    Slow s = resolve(va, access, op);
+    if (!s.failed) return s;
+    if (s.fault.kind == GuestFault::Kind::PageFault) ++counters[Event::GuestPageFault];
+    if (observer_ != nullptr) observe(va, access, op != nullptr ? *op : StoreOp{}, s, 0);
+    if (handler_ == nullptr) throw RunError("a guest fault with no handler for it");
+    if (!handler_->on_fault(*this, s.fault)) return s;
+  }
+}
+
+u64 Vcpu::perform(Gva va, Access access, const StoreOp& op, const Slow& s) {
+  u64 loaded = s.old_value;
+  if (!s.completed && !access.is_fetch()) {
+    if (!access.is_write() || op.exchange) {
+      loaded = 0;
+      std::memcpy(&loaded, s.data, op.bytes);
+    }
+    if (access.is_write()) std::memcpy(s.data, &op.value, op.bytes);
+  }
+  if (observer_ != nullptr) observe(va, access, op, s, loaded);
+  return loaded;
+}
+
+void Vcpu::observe(Gva va, Access access, const StoreOp& op, const Slow& s, u64 loaded) {
+  AccessObserver::Seen seen;
+  seen.va = va;
+  seen.access = access;
+  seen.done = !s.failed;
+  seen.fault = s.fault;
+  seen.emulated = s.completed;
+  if (s.data != nullptr) seen.where = Hpa(static_cast<u64>(s.data - machine_.memory().at(Hpa(0))));
+  seen.op = op;
+  seen.loaded = loaded;
+  observer_->on_access(*this, seen);
+}
+
+u64 Vcpu::load_slow(Gva va, unsigned bytes) {
+  const StoreOp op{0, static_cast<u16>(bytes), false, false};
+  const Slow s = resolve_handled(va, AccessKind::Read, nullptr);
+  return s.failed ? 0 : perform(va, {AccessKind::Read, privilege_}, op, s);
+}
+
+u64 Vcpu::store_slow(Gva va, StoreOp op) {
+  const Slow s = resolve_handled(va, AccessKind::Write, &op);
+  return s.failed ? 0 : perform(va, {AccessKind::Write, privilege_}, op, s);
+}
+
+void Vcpu::fetch_slow(Gva va) {
+  const Slow s = resolve_handled(va, AccessKind::Fetch, nullptr);
+  if (!s.failed) perform(va, {AccessKind::Fetch, privilege_}, {}, s);
+}
+
+u64 Vcpu::exchange(Gva va, u64 value) {
+  assert(va.page_offset() + 8 <= kPageBytes);
+  return store_slow(va, {value, 8, true, false});
+}
+
+void Vcpu::zero(Gva va, u64 bytes) {
+  assert(va.page_offset() + bytes <= kPageBytes);
+  const StoreOp op{0, static_cast<u16>(bytes), false, true};
+  const Slow s = resolve_handled(va, AccessKind::Write, &op);
+  if (s.failed) return;
+  assert(!s.completed && "string stores are not emulated");
+  zero_bytes(s.data, bytes);
+  if (observer_ != nullptr) observe(va, {AccessKind::Write, privilege_}, op, s, 0);
+}
+
+void Vcpu::copy(Gva to, Gva from, u64 bytes) {
+  assert(to.page_offset() + bytes <= kPageBytes && from.page_offset() + bytes <= kPageBytes);
+  const StoreOp op{0, static_cast<u16>(bytes), false, true};
+  const Slow target = resolve_handled(to, AccessKind::Write, &op);
+  if (target.failed) return;
+  const Slow source = resolve_handled(from, AccessKind::Read, nullptr);
+  if (source.failed) return;
+  std::memmove(target.data, source.data, bytes);
+  if (observer_ != nullptr) {
+    observe(from, {AccessKind::Read, privilege_}, op, source, 0);
+    observe(to, {AccessKind::Write, privilege_}, op, target, 0);
+  }
+}
+
+AccessResult Vcpu::try_access(Gva va, AccessKind kind, StoreOp op) {
+  const Access access{kind, privilege_};
+  const Slow s = resolve(va, access, kind == AccessKind::Write ? &op : nullptr);
+  if (s.failed) {
+    if (s.fault.kind == GuestFault::Kind::PageFault) ++counters[Event::GuestPageFault];
+    if (observer_ != nullptr) observe(va, access, op, s, 0);
+    return {false, 0, s.fault};
+  }
+  return {true, perform(va, access, op, s), {}};
+}
+
+// --- control registers and invalidation
+// ------------------------------------------------------------
+
+void Vcpu::recompute_rights() {
+  const Controls hardware = machine_.pager().hardware_controls(controls_);
+  const u8 observed = observer_ != nullptr ? rights::kObserved : 0;
+  for (unsigned k = 0; k < 3; ++k) {
+    const Access access{static_cast<AccessKind>(k), privilege_};
+    required_[k] = static_cast<u8>(required_rights(access, hardware) |
+                                   (access.is_write() ? rights::kStoreOk : 0));
+    need_[k] = required_[k] | observed;
+  }
+}
+
+void Vcpu::set_privilege(Privilege p) {
+  privilege_ = p;
+  recompute_rights();
+}
+
+void Vcpu::set_observer(AccessObserver* observer) {
+  observer_ = observer;
+  recompute_rights();
+}
+
+void Vcpu::set_ac(bool ac) {
+  controls_.ac = ac;
+  recompute_rights();
+}
+
+void Vcpu::set_cr3(u64 value) {
+  cr3_ = value & ~kNoFlush;
+  context_ = make_context(context_ >> 12, controls_.pcide ? static_cast<u32>(value) : 0);
+}
+
+void Vcpu::set_controls(const Controls& c) {
+  controls_ = c;
+  context_ = make_context(context_ >> 12, c.pcide ? static_cast<u32>(cr3_) : 0);
+  recompute_rights();
+}
+
+void Vcpu::write_cr3(u64 value) {
+  begin_instruction();
+  if (machine_.pager().intercepts(ExitReason::Cr3)) {
+    VmExit exit;
+    exit.reason = ExitReason::Cr3;
+    exit.value = value;
+    (void)leave_guest(exit);
+    return;
+  }
+  set_cr3(value);
+  // SDM vol. 3, *Operations that Invalidate TLBs and Paging-Structure Caches*.
+  if (!controls_.pcide || !(value & kNoFlush)) flush_tlb(FlushMatch::pcid(context_, true));
+  machine_.pager().controls_changed(*this);
+}
+
+void Vcpu::invlpg(Gva va) {
+  begin_instruction();
+  if (machine_.pager().intercepts(ExitReason::Invlpg)) {
+    VmExit exit;
+    exit.reason = ExitReason::Invlpg;
+    exit.gva = va;
+    (void)leave_guest(exit);
+    return;
+  }
+  flush_page(va);
+}
+
+void Vcpu::invpcid(InvpcidType type, u32 pcid, Gva va) {
+  begin_instruction();
+  if (machine_.pager().intercepts(ExitReason::Invpcid)) {
+    VmExit exit;
+    exit.reason = ExitReason::Invpcid;
+    exit.gva = va;
+    exit.value = pcid;
+    exit.invpcid = type;
+    (void)leave_guest(exit);
+    return;
+  }
+  flush_invpcid(type, pcid, va);
+}
+
+void Vcpu::flush_invpcid(InvpcidType type, u32 pcid, Gva va) {
+  const Context c = make_context(context_ >> 12, pcid);
+  switch (type) {
+    case InvpcidType::Address: {
+      // Global translations may survive; those here do, as INVPCID names a PCID's own.
+      const FlushMatch match = FlushMatch::pcid(c, true);
+      tlb_.invalidate_page(va, match);
+      walk_cache_.invalidate(match);
+      break;
+    }
+    case InvpcidType::Context:
+      flush_tlb(FlushMatch::pcid(c, true));
+      break;
+    case InvpcidType::All:
+      flush_space();
+      break;
+    case InvpcidType::AllNonGlobal: {
+      FlushMatch match = FlushMatch::space(context_);
+      match.keep_globals = true;
+      flush_tlb(match);
+      break;
+    }
+  }
+}
+
+void Vcpu::write_controls(const Controls& to) {
+  begin_instruction();
+  if (const auto reason = machine_.pager().intercepts_change(controls_, to)) {
+    VmExit exit;
+    exit.reason = *reason;
+    exit.controls = to;
+    (void)leave_guest(exit);
+    return;
+  }
+  const Controls from = controls_;
+  set_controls(to);
+  flush_for_change(from, to);
+  machine_.pager().controls_changed(*this);
+}
+
+void Vcpu::flush_for_change(const Controls& from, const Controls& to) {
+  // SDM vol. 3, *Operations that Invalidate TLBs and Paging-Structure Caches*.
+  if (from.pge != to.pge || (from.pcide && !to.pcide)) flush_space();
+  if (!from.smep && to.smep) flush_tlb(FlushMatch::pcid(context_, false));
+}
+
+void Vcpu::flush_tlb(const FlushMatch& match) {
+  tlb_.invalidate(match);
+  walk_cache_.invalidate(match);
+}
+
+void Vcpu::flush_page(Gva va) {
+  tlb_.invalidate_page(va, FlushMatch::pcid(context_, false));
+  // INVLPG drops every paging-structure-cache entry of the PCID, not those of the address alone.
+  walk_cache_.invalidate(FlushMatch::pcid(context_, false));
+}
+
+// --- other vCPUs
+// -------------------------------------------------------------------------------------
+
+void Vcpu::send_ipi(Vcpu& target) {
+  begin_instruction();
+  ++counters[Event::Ipi];
+  // The x2APIC's interrupt command register is an MSR.
+  if (machine_.pager().intercepts(ExitReason::MsrWrite)) count_exit(ExitReason::MsrWrite);
+  target.ipi_pending_ = true;
+}
+
+void Vcpu::take_interrupts() {
+  while (ipi_pending_ && !taking_interrupt_) {
+    ipi_pending_ = false;
+    taking_interrupt_ = true;
+    if (in_guest_ && machine_.pager().intercepts(ExitReason::Interrupt)) {
+      count_exit(ExitReason::Interrupt);
+    }
+    if (handler_ != nullptr) handler_->on_ipi(*this);
+    taking_interrupt_ = false;
+  }
+}
+
+void Vcpu::give_way() {
+  machine_.scheduler().give_way();
+  take_interrupts();
+}
+
+}  // namespace mmuscope
