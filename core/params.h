@@ -24,7 +24,7 @@ struct ParamInfo {
   std::string_view default_value;  ///< as it would be written
   std::string_view unit;           ///< "pages", "bytes", ...; empty if there is none
   std::string_view meaning;
-  double min = 0, max = 0;   ///< of Count, Bytes and Real
+  double min = 0, max = 0;   ///< of Count, Bytes and Real; max 0: no upper bound
   std::string_view choices;  ///< of Choice: "a|b|c"
 };
 
@@ -62,6 +62,11 @@ struct Spec {
 /// Throws InputError if the name is empty.
 Spec parse_spec(std::string_view text);
 
+/// What a value of this key may be, in words: "off|1d", "an integer from 1 to 64".
+std::string valid_values(const ParamInfo& info);
+/// One line for an InputError: "unknown WHAT 'WORD'; did you mean 'NEAR'? valid: ...".
+std::string unknown_word(std::string_view what, std::string_view word,
+                         std::span<const std::string_view> valid);
 /// The candidate with the smallest edit distance to `word`; empty if none is close.
 std::string_view nearest_match(std::string_view word, std::span<const std::string_view> candidates);
 
