@@ -52,6 +52,7 @@ enum class Event : u8 {
   RemoteTlbFlushRequest,
   RemoteTlbFlush,
   Ipi,
+  IpiReceived,
   LockAcquisition,
 };
 inline constexpr unsigned kEvents = static_cast<unsigned>(Event::LockAcquisition) + 1;
@@ -119,6 +120,8 @@ inline constexpr std::array<EventInfo, kEvents> kEventInfo = {{
      "of those, the ones in which another vCPU had to be interrupted"},
     {Event::Ipi, "ipis",
      "interrupts sent to another CPU: the guest's own and the hypervisor's kicks"},
+    {Event::IpiReceived, "ipis_received",
+     "interrupts from another CPU taken; several that wait at once are taken as one"},
     {Event::LockAcquisition, "lock_acquisitions", "times the hypervisor took the VM's MMU lock"},
 }};
 

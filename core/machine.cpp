@@ -83,6 +83,7 @@ void Machine::flush_all(Vcpu* initiator) {
     if (v.get() != initiator && v->in_guest_) {
       interrupted = true;
       ++counting.counters[Event::Ipi];
+      ++v->counters[Event::IpiReceived];
       v->count_exit(ExitReason::Interrupt);
     }
     v->flush_space();

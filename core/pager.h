@@ -15,9 +15,11 @@ struct Gauges {
   u64 pages_4k = 0;    ///< leaf entries of each size that the hypervisor's tables hold
   u64 pages_2m = 0;
   u64 pages_1g = 0;
-  u64 table_pages = 0;  ///< the pager's own tables
-  u64 table_bytes = 0;  ///< 4096 each
-  u64 pager_bytes = 0;  ///< tables and all bookkeeping about them
+  u64 table_pages = 0;       ///< the pager's own tables
+  u64 table_bytes = 0;       ///< 4096 each
+  u64 pager_bytes = 0;       ///< tables and all bookkeeping about them
+  u64 table_bytes_peak = 0;  ///< the most that there were at once
+  u64 pager_bytes_peak = 0;
 };
 
 /// The pager's tables by the guest root that needs them.

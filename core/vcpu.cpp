@@ -385,6 +385,7 @@ void Vcpu::take_interrupts() {
   while (ipi_pending_ && !taking_interrupt_) {
     ipi_pending_ = false;
     taking_interrupt_ = true;
+    ++counters[Event::IpiReceived];
     if (in_guest_ && machine_.pager().intercepts(ExitReason::Interrupt)) {
       count_exit(ExitReason::Interrupt);
     }
