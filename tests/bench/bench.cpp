@@ -1,0 +1,258 @@
+// Emulated accesses a second, by what they exercise, under each pager; and the Limit/ loops, which
+// are the same work on bare arrays, so that the emulator's cost is a ratio measured in one run.
+//
+// Loads read guest memory that nobody has written: what is measured is translation, not the
+// cache misses of this host on the data.
+//   Walk        the paging-structure caches are off: every walk reads every level.
+//   WalkCached  the machine as it is by default.
+
+#include <benchmark/benchmark.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/native_pager.h"
+#include "core/random.h"
+#include "tests/bench/limit.h"
+#include "tests/support/guest_tables.h"
+
+namespace mmuscope {
+namespace {
+
+constexpr u64 kMiB = u64{1} << 20;
+constexpr Gva kData(u64{1} << 39);      // where the guest's data begins
+constexpr Gva kTables(u64{255} << 39);  // its page tables, mapped for it to edit
+constexpr Gpa kTablesAt(u64{1} << 20);  // where they stand in its memory
+
+struct PagerUnderTest {
+  std::string name;
+  bool virtualized;
+  Machine::MakePager make;
+};
+
+std::vector<PagerUnderTest> pagers() { return {{"native", false, make_native_pager}}; }
+
+struct GuestShape {
+  u64 data_bytes = kMiB;
+  bool walk_caches = true;
+  unsigned vcpus = 1;
+  unsigned processes = 1;  ///< all map the same data
+};
+
+/// A machine whose guest maps its data in 4K pages, and nothing ran yet.
+class BenchGuest {
+ public:
+  BenchGuest(const PagerUnderTest& pager, const GuestShape& shape)
+      : machine_(config(pager, shape), pager.make), tables_(machine_, kTablesAt) {
+    const Gpa data(table_bytes(shape));
+    for (unsigned p = 0; p < shape.processes; ++p) {
+      roots_.push_back(tables_.new_table());
+      tables_.map_range(roots_[p], kData, data, shape.data_bytes, GuestTables::kUserRw);
+      tables_.map_range(roots_[p], kTables, Gpa(0), table_bytes(shape), GuestTables::kSupRw,
+                        PageSize::k2M);
+    }
+    for (unsigned i = 0; i < shape.vcpus; ++i) machine_.vcpu(i).set_cr3(roots_[0].raw());
+  }
+
+  Machine& machine() { return machine_; }
+  Vcpu& vcpu(unsigned i = 0) { return machine_.vcpu(i); }
+  Gpa root(unsigned process) const { return roots_[process]; }
+  /// Where the guest itself can edit the leaf entry that maps va.
+  Gva leaf_entry(Gva va) { return kTables + tables_.entry(roots_[0], va, 1).raw(); }
+  void touch_all(u64 bytes) {
+    for (u64 at = 0; at < bytes; at += kPageBytes) vcpu().load(kData + at);
+  }
+
+ private:
+  static u64 table_bytes(const GuestShape& shape) {
+    const u64 bytes =
+        kTablesAt.raw() + shape.processes * (shape.data_bytes / 512 + 16 * kPageBytes);
+    return (bytes + 2 * kMiB - 1) / (2 * kMiB) * (2 * kMiB);
+  }
+  static MachineConfig config(const PagerUnderTest& pager, const GuestShape& shape) {
+    MachineConfig c;
+    c.memory_bytes = table_bytes(shape) + shape.data_bytes;
+    c.virtualized = pager.virtualized;
+    c.walk_caches = shape.walk_caches;
+    c.vcpus = shape.vcpus;
+    return c;
+  }
+
+  Machine machine_;
+  GuestTables tables_;
+  std::vector<Gpa> roots_;
+};
+
+/// Offsets of 8-byte words in [0, bytes), generated beforehand: uniformly random, or in order.
+std::vector<u64> random_offsets(u64 count, u64 bytes) {
+  Random random(42);
+  std::vector<u64> offsets(count);
+  for (u64& o : offsets) o = random.below(bytes / 8) * 8;
+  return offsets;
+}
+std::vector<u64> sequential_offsets(u64 bytes) {
+  std::vector<u64> offsets(bytes / 8);
+  for (u64 i = 0; i < offsets.size(); ++i) offsets[i] = i * 8;
+  return offsets;
+}
+
+/// One access pattern: offsets that are read again and again, each time `advance` further on,
+/// within `bytes` of data.
+struct Pattern {
+  const char* name;
+  u64 bytes;
+  u64 advance;
+  std::vector<u64> offsets;
+  bool walk_caches;
+};
+
+Pattern sequential() {
+  const u64 stretch = 16 * kMiB;
+  return {"Sequential", 1024 * kMiB, stretch, sequential_offsets(stretch), true};
+}
+Pattern hit() {
+  const u64 bytes = 48 * kPageBytes;
+  return {"Hit", bytes, bytes, random_offsets(1 << 14, bytes), true};
+}
+Pattern stlb_hit() {
+  const u64 bytes = 1000 * kPageBytes;
+  return {"StlbHit", bytes, bytes, random_offsets(1 << 16, bytes), true};
+}
+Pattern random_walk(const char* name, bool walk_caches) {
+  const u64 bytes = 1024 * kMiB;
+  return {name, bytes, bytes, random_offsets(1 << 20, bytes), walk_caches};
+}
+
+/// Calls access(address) for the whole pattern, an iteration a pass over the offsets.
+template <class Access>
+void replay(benchmark::State& state, const Pattern& p, u64 first, Access&& access) {
+  u64 base = 0;
+  for (auto _ : state) {
+    u64 sum = 0;
+    const u64 from = first + base;
+    for (const u64 offset : p.offsets) sum += access(from + offset);
+    benchmark::DoNotOptimize(sum);
+    base = (base + p.advance) % p.bytes;
+  }
+  state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(p.offsets.size()));
+}
+
+void run_loads(benchmark::State& state, const PagerUnderTest& pager, Pattern (*make)()) {
+  const Pattern p = make();
+  BenchGuest guest(pager, {p.bytes, p.walk_caches});
+  guest.touch_all(p.bytes);
+  Vcpu& vcpu = guest.vcpu();
+  replay(state, p, kData.raw(), [&vcpu](u64 address) { return vcpu.load(Gva(address)); });
+}
+
+void run_limit(benchmark::State& state, Pattern (*make)()) {
+  const Pattern p = make();
+  Limit limit;
+  replay(state, p, kData.raw(), [&limit](u64 address) { return limit.access(address); });
+}
+
+constexpr Pattern (*kPatterns[])() = {sequential, hit, stlb_hit,
+                                      [] { return random_walk("Walk", false); },
+                                      [] { return random_walk("WalkCached", true); }};
+
+/// The first touch of each page: on a fresh machine again when all have been touched.
+void run_fill(benchmark::State& state, const PagerUnderTest& pager) {
+  const u64 bytes = 64 * kMiB;
+  auto guest = std::make_unique<BenchGuest>(pager, GuestShape{bytes});
+  u64 at = 0;
+  for (auto _ : state) {
+    if (at == bytes) {
+      state.PauseTiming();
+      guest = std::make_unique<BenchGuest>(pager, GuestShape{bytes});
+      at = 0;
+      state.ResumeTiming();
+    }
+    guest->vcpu().store(kData + at, u64{1});
+    at += kPageBytes;
+  }
+  state.SetItemsProcessed(state.iterations());
+}
+
+/// One edit of a leaf entry in use, the INVLPG it requires, and one load through it.
+void run_pte_write(benchmark::State& state, const PagerUnderTest& pager) {
+  const u64 bytes = 2 * kMiB;
+  BenchGuest guest(pager, {bytes});
+  guest.touch_all(bytes);
+  Vcpu& vcpu = guest.vcpu();
+  u64 page = 0;
+  for (auto _ : state) {
+    const Gva va = kData + page * kPageBytes;
+    const Gva entry = guest.leaf_entry(va);
+    vcpu.store(entry, vcpu.load(entry) ^ x86::kWrite);
+    vcpu.invlpg(va);
+    benchmark::DoNotOptimize(vcpu.load(va));
+    page = (page + 1) % (bytes / kPageBytes);
+  }
+  state.SetItemsProcessed(state.iterations());
+}
+
+/// MOV to CR3 and one load in each of 16 pages of the process switched to.
+void run_context_switch(benchmark::State& state, const PagerUnderTest& pager) {
+  const unsigned processes = 8;
+  BenchGuest guest(pager, {kMiB, true, 1, processes});
+  Vcpu& vcpu = guest.vcpu();
+  unsigned next = 0;
+  for (auto _ : state) {
+    next = (next + 1) % processes;
+    vcpu.write_cr3(guest.root(next).raw());
+    for (u64 page = 0; page < 16; ++page) {
+      benchmark::DoNotOptimize(vcpu.load(kData + page * kPageBytes));
+    }
+  }
+  state.SetItemsProcessed(state.iterations());
+}
+
+/// Random loads over 16 MiB by every vCPU in turn, a quantum each.
+void run_vcpus(benchmark::State& state, const PagerUnderTest& pager, unsigned vcpus) {
+  const u64 bytes = 16 * kMiB;
+  const std::vector<u64> offsets = random_offsets(1 << 16, bytes);
+  BenchGuest guest(pager, {bytes, true, vcpus});
+  for (auto _ : state) {
+    guest.machine().run([&offsets](Vcpu& vcpu) {
+      u64 sum = 0;
+      for (const u64 offset : offsets) sum += vcpu.load(kData + offset);
+      benchmark::DoNotOptimize(sum);
+    });
+  }
+  state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(offsets.size() * vcpus));
+}
+
+template <class... Args>
+void add(const std::string& name, Args&&... args) {
+  benchmark::RegisterBenchmark(name.c_str(), std::forward<Args>(args)...)
+      ->Unit(benchmark::kMillisecond);
+}
+
+void register_all() {
+  for (const auto make : kPatterns) {
+    const std::string name = make().name;
+    if (name != "WalkCached") add("Limit/" + name, run_limit, make);
+    for (const PagerUnderTest& pager : pagers())
+      add(name + "/" + pager.name, run_loads, pager, make);
+  }
+  for (const PagerUnderTest& pager : pagers()) {
+    add("Fill/" + pager.name, run_fill, pager);
+    add("PteWrite/" + pager.name, run_pte_write, pager);
+    add("ContextSwitch/" + pager.name, run_context_switch, pager);
+    for (const unsigned n : {1u, 2u, 4u, 8u}) {
+      add("VcpuScaling/" + pager.name + "/" + std::to_string(n), run_vcpus, pager, n);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mmuscope
+
+int main(int argc, char** argv) {
+  mmuscope::register_all();
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
