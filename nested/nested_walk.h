@@ -1,0 +1,244 @@
+#pragma once
+
+#include "core/walk.h"
+
+namespace mmuscope {
+
+/// What the second dimension is asked for on behalf of one guest access.
+enum class SecondAccess : u8 {
+  TableRead,    ///< the walker reads an entry of a guest table
+  TableUpdate,  ///< it sets A or D in that entry
+  Read,         ///< the access itself, its guest-physical address known at last
+  Write,
+  Fetch,
+};
+constexpr SecondAccess final_access(AccessKind kind) {
+  return static_cast<SecondAccess>(static_cast<u8>(SecondAccess::Read) + static_cast<u8>(kind));
+}
+constexpr bool is_final(SecondAccess a) { return a >= SecondAccess::Read; }
+
+/// How a walk through both dimensions ended.
+enum class NestedEnd : u8 {
+  Ok,
+  GuestFault,        ///< #PF of the guest's own
+  Violation,         ///< EPT violation or #NPF
+  Misconfiguration,  ///< EPT misconfiguration
+};
+
+/// EPT as second dimension. SDM vol. 3, *EPT Violations*, *Accessed and Dirty Flags for EPT*.
+struct EptDimension {
+  using Format = EptTables;
+
+  /// With A/D flags every access to a guest table counts as a write.
+  static constexpr bool writes(SecondAccess a, const WalkRules& r) {
+    return a == SecondAccess::Write || a == SecondAccess::TableUpdate ||
+           (a == SecondAccess::TableRead && r.accessed_dirty);
+  }
+  /// Bits 2:0 of the qualification, which are also the rights (R, W, X) that the access needs. The
+  /// update of A or D in a guest table is a read and a write.
+  static constexpr u64 asks(SecondAccess a, const WalkRules& r) {
+    if (a == SecondAccess::Fetch) return ept::kExec;
+    if (a == SecondAccess::Write) return ept::kWrite;
+    return ept::kRead | (writes(a, r) ? ept::kWrite : 0);
+  }
+  static constexpr bool sets_flags(const WalkRules& r) { return r.accessed_dirty; }
+  static constexpr NestedEnd end(WalkStatus s) {
+    return s == WalkStatus::Malformed ? NestedEnd::Misconfiguration : NestedEnd::Violation;
+  }
+  /// The exit qualification of a violation: bits 2:0 the access, 5:3 the AND of R, W, X over the
+  /// entries used, 7 a linear address is known, 8 it is the access to that address itself.
+  static constexpr u64 qualification(SecondAccess a, WalkStatus, u64 walked, const WalkRules& r) {
+    return asks(a, r) | walked << 3 | u64{1} << 7 | u64{is_final(a)} << 8;
+  }
+  /// The rights (namespace rights) that the entries take from a guest translation.
+  static constexpr u8 denies(u64 walked) {
+    return static_cast<u8>((walked & ept::kWrite ? 0 : rights::kWrite | rights::kStoreOk) |
+                           (walked & ept::kExec ? 0 : rights::kExec));
+  }
+};
+
+/// AMD nested paging as second dimension: x86 tables in which every access is a user access and
+/// every access to a guest table is a write. APM vol. 2, *Nested Paging*.
+struct NptDimension {
+  using Format = NptFormat;
+
+  static constexpr bool writes(SecondAccess a, const WalkRules&) {
+    return a != SecondAccess::Read && a != SecondAccess::Fetch;
+  }
+  static constexpr u64 asks(SecondAccess a, const WalkRules& r) {
+    return rights::kUser | (writes(a, r) ? rights::kWrite : 0) |
+           (a == SecondAccess::Fetch ? rights::kExec : 0);
+  }
+  static constexpr bool sets_flags(const WalkRules&) { return true; }
+  static constexpr NestedEnd end(WalkStatus) { return NestedEnd::Violation; }
+  /// EXITINFO1 of a nested page fault: the error code of a #PF, bit 32 the access itself, bit 33
+  /// an access to a guest table.
+  static constexpr u64 qualification(SecondAccess a, WalkStatus s, u64, const WalkRules& r) {
+    Access access{AccessKind::Read, Privilege::User};
+    if (writes(a, r)) access.kind = AccessKind::Write;
+    if (a == SecondAccess::Fetch) access.kind = AccessKind::Fetch;
+    Controls host;
+    host.nxe = r.nxe;
+    return page_fault_code(access, host, s) | u64{1} << (is_final(a) ? 32 : 33);
+  }
+  static constexpr u8 denies(u64 walked) {
+    return static_cast<u8>((walked & rights::kWrite ? 0 : rights::kWrite | rights::kStoreOk) |
+                           (walked & rights::kExec ? 0 : rights::kExec));
+  }
+};
+
+/// The tables of the second dimension as the hardware is told about them (EPTP, nCR3).
+struct SecondRoot {
+  Hpa table;
+  WalkRules rules;  ///< of the host; accessed_dirty is bit 6 of an EPTP
+};
+
+/// Where a walk through both dimensions starts: at the guest's root, or further down, where a
+/// combined paging-structure cache knows the host-physical address of a guest table.
+struct NestedStart {
+  WalkStart<GuestFormat> guest;
+  bool cached = false;
+  Hpa table;  ///< if cached; guest.table is then not known and not used
+
+  static NestedStart at_root(Gpa root, unsigned levels) { return {{root, levels}, false, {}}; }
+  static NestedStart below(Hpa table, unsigned level, u64 rights) {
+    return {{Gpa(), level, rights}, true, table};
+  }
+};
+
+/// One walk through guest tables whose every address goes through a second dimension: the walk of
+/// the guest's tables, with a reader that itself walks the tables of the other dimension. Its
+/// accessors say what was met on the way.
+///
+/// Memory has `u64 read(Hpa)` and `write(Hpa, u64)`.
+template <class Dimension, class Memory>
+class NestedWalk {
+ public:
+  using Second = typename Dimension::Format;
+  static constexpr unsigned kSecondLevels = 4;
+
+  NestedWalk(Memory& memory, const SecondRoot& second) : memory_(memory), second_(second) {}
+
+  /// Translates va for the access and sets A and D in both dimensions. Each guest entry is judged
+  /// before the next one's address is translated, the guest's rights before the final address is.
+  /// In guest tables nothing is set unless the guest's walk permits the access; then all is,
+  /// before the final translation. A translation of the second dimension that fails sets nothing.
+  NestedEnd run(const NestedStart& start, Gva va, Access access, const Controls& controls,
+                const WalkRules& guest_rules) {
+    const bool guest_walked = walk_guest(start, va, guest_rules);
+    if (!guest_walked) return end_;
+    if (guest_.status != WalkStatus::Ok || !walk_permits(guest_, access, controls)) {
+      error_code_ = page_fault_code(access, controls, guest_.status);
+      return NestedEnd::GuestFault;
+    }
+    if (needs_flags(guest_, access.is_write()) && !set_guest_flags(access.is_write())) return end_;
+    const Gpa gpa = guest_.translate(va);
+    if (!translate(gpa, final_access(access.kind))) return end_;
+    where_ = path_.translate(gpa);
+    return NestedEnd::Ok;
+  }
+
+  /// The guest's tables, their entries with the flags that were set.
+  const WalkPath<GuestFormat>& guest() const { return guest_; }
+  /// The last walk of the second dimension: after Ok the one of the final address.
+  const WalkPath<Second>& second() const { return path_; }
+  /// After Ok: where the byte at va is.
+  Hpa where() const { return where_; }
+  /// The table whose entry of this level was read, in host-physical memory.
+  Hpa table(unsigned level) const { return entry_at_[level].align_down(PageSize::k4K); }
+  /// True if the second dimension lets the walker set A and D there.
+  bool updatable(unsigned level) const {
+    const u64 asked = Dimension::asks(SecondAccess::TableUpdate, second_.rules);
+    return (table_rights_[level] & asked) == asked;
+  }
+  /// After GuestFault.
+  u32 error_code() const { return error_code_; }
+  /// After Violation and Misconfiguration: the guest-physical address that was not translated.
+  Gpa gpa() const { return gpa_; }
+  /// After Violation: the exit qualification or EXITINFO1.
+  u64 qualification() const { return qualification_; }
+  /// Entries read in each dimension.
+  u64 guest_refs() const { return guest_refs_; }
+  u64 second_refs() const { return second_refs_; }
+
+ private:
+  /// False if the second dimension stopped it.
+  bool walk_guest(const NestedStart& start, Gva va, const WalkRules& rules) {
+    const unsigned known = start.cached ? start.guest.level : 0;
+    walk<GuestFormat>(guest_, start.guest, va, rules, [&](Gpa where, unsigned level, u64& entry) {
+      if (level == known) {
+        entry_at_[level] = start.table + where.page_offset();
+        table_rights_[level] = Second::kAllRights;
+      } else {
+        if (!translate(where, SecondAccess::TableRead)) return false;
+        entry_at_[level] = path_.translate(where);
+        table_rights_[level] = path_.rights;
+      }
+      entry = memory_.read(entry_at_[level]);
+      ++guest_refs_;
+      return true;
+    });
+    return guest_.status != WalkStatus::Stopped;
+  }
+
+  /// Walks the second dimension into path_, judges the rights and sets its flags.
+  [[gnu::always_inline]] bool translate(Gpa gpa, SecondAccess why) {
+    walk<Second>(path_, {second_.table, kSecondLevels}, gpa, second_.rules,
+                 [&](Hpa where, unsigned, u64& entry) {
+                   entry = memory_.read(where);
+                   ++second_refs_;
+                   return true;
+                 });
+    // Four levels translate 48 bits and nothing above them.
+    if (gpa.raw() >> (kPageShift + 9 * kSecondLevels)) [[unlikely]] {
+      path_.status = WalkStatus::NotPresent;
+      path_.rights = 0;
+    }
+    const u64 asked = Dimension::asks(why, second_.rules);
+    if (path_.status != WalkStatus::Ok || (path_.rights & asked) != asked) [[unlikely]] {
+      return stop(gpa, why, path_.status, path_.rights);
+    }
+    if (Dimension::sets_flags(second_.rules)) {
+      const bool write = Dimension::writes(why, second_.rules);
+      if (needs_flags(path_, write)) [[unlikely]] {
+        set_flags(path_, write, [&](Hpa where, unsigned, u64 seen, u64 bits) {
+          memory_.write(where, seen | bits);
+          return true;
+        });
+      }
+    }
+    return true;
+  }
+
+  bool set_guest_flags(bool write) {
+    return set_flags(guest_, write, [&](Gpa where, unsigned level, u64 seen, u64 bits) {
+      if (!updatable(level)) {
+        return stop(where, SecondAccess::TableUpdate, WalkStatus::Ok, table_rights_[level]);
+      }
+      memory_.write(entry_at_[level], seen | bits);
+      return true;
+    });
+  }
+
+  [[gnu::cold]] bool stop(Gpa gpa, SecondAccess why, WalkStatus status, u64 walked) {
+    end_ = Dimension::end(status);
+    gpa_ = gpa;
+    qualification_ = Dimension::qualification(why, status, walked, second_.rules);
+    return false;
+  }
+
+  Memory& memory_;
+  const SecondRoot& second_;
+  WalkPath<GuestFormat> guest_;
+  WalkPath<Second> path_;
+  std::array<Hpa, kMaxLevels + 1> entry_at_{};
+  std::array<u64, kMaxLevels + 1> table_rights_{};
+  u64 guest_refs_ = 0, second_refs_ = 0;
+  Hpa where_;
+  NestedEnd end_ = NestedEnd::Violation;
+  u32 error_code_ = 0;
+  Gpa gpa_;
+  u64 qualification_ = 0;
+};
+
+}  // namespace mmuscope
