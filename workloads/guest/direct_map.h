@@ -1,0 +1,22 @@
+#pragma once
+
+#include "core/address.h"
+
+namespace mmuscope {
+
+/// Where the guest kernel sees all guest-physical memory, as Linux does with 4-level tables.
+/// Linux, Documentation/arch/x86/x86_64/mm.rst.
+inline constexpr u64 kDirectMapBase = 0xffff'8880'0000'0000;
+
+constexpr Gva direct_map(Gpa a) { return Gva(kDirectMapBase + a.raw()); }
+
+/// User addresses end here; the top page of the lower half stays unused. Linux, TASK_SIZE_MAX.
+inline constexpr Gva kUserEnd{(u64{1} << 47) - kPageBytes};
+/// Mappings without a wanted address are placed downwards from here.
+inline constexpr Gva kMapTop{0x7fff'f000'0000};
+/// Where the heap of a new address space begins.
+inline constexpr Gva kHeapStart{0x5555'5580'0000};
+/// The PML4 entries of the kernel's half: the same in every address space.
+inline constexpr unsigned kFirstKernelEntry = kEntriesPerTable / 2;
+
+}  // namespace mmuscope

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "core/address.h"
+
+namespace mmuscope {
+
+/// Gives out the guest's frames and counts the references to them. What was freed last is given
+/// out first, so frames soon have a second life, as data or as a table. Memory it needs follows the
+/// number of frames ever used.
+class FrameAllocator {
+ public:
+  /// Frames [first, end) are free.
+  FrameAllocator(Gfn first, Gfn end);
+
+  /// A frame (4K), or the first of 512 that are naturally aligned (2M), with one reference. Its
+  /// contents are whatever they were. Throws RunError when the guest has no memory left.
+  Gfn allocate(PageSize size = PageSize::k4K);
+  /// One reference more to an allocated frame (2M: to its first one).
+  void share(Gfn frame) { ++count(frame); }
+  /// One reference less; without any the frame is free again.
+  void release(Gfn frame, PageSize size = PageSize::k4K);
+  u32 references(Gfn frame) const;
+  /// 4K frames allocated now.
+  u64 in_use() const { return in_use_; }
+
+ private:
+  static constexpr unsigned kChunk = 4096;
+  using Chunk = std::array<u32, kChunk>;
+  u32& count(Gfn frame);
+
+  Gfn first_, end_;
+  /// Never used yet: [next_small_, next_large_). Small frames grow up, 2M ones down.
+  Gfn next_small_, next_large_;
+  std::vector<Gfn> free_small_, free_large_;
+  std::vector<std::unique_ptr<Chunk>> counts_;
+  u64 in_use_ = 0;
+};
+
+}  // namespace mmuscope
