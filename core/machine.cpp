@@ -48,23 +48,19 @@ void Machine::host_write(Gpa a, u64 value) { memory_.write(map_.back(a), value);
 
 SoftwareWalk Machine::walk_guest(Gpa root, Gva va, Access access, const Controls& controls) {
   SoftwareWalk w;
-  walk<GuestFormat>(w.path, {root, controls.levels}, va, guest_rules(controls),
-                    [this](Gpa where, unsigned, u64& entry) {
-                      // A table beyond the guest's memory reads as nobody there: all ones.
-                      entry = map_.contains(where, 8) ? guest_read(where) : ~u64{0};
-                      return true;
-                    });
-  if (w.path.status != WalkStatus::Ok || !walk_permits(w.path, access, controls)) {
-    w.error_code = page_fault_code(access, controls, w.path.status);
-    return w;
-  }
-  w.ok = true;
-  if (needs_flags(w.path, access.is_write())) {
-    set_flags(w.path, access.is_write(), [this](Gpa where, unsigned, u64 seen, u64 bits) {
-      guest_write(where, seen | bits);
-      return true;
-    });
-  }
+  const auto read = [this](Gpa where, unsigned, u64& entry) {
+    // A table beyond the guest's memory reads as nobody there: all ones.
+    entry = map_.contains(where, 8) ? guest_read(where) : ~u64{0};
+    return true;
+  };
+  const auto update = [this](Gpa where, unsigned, u64 seen, u64 bits) {
+    guest_write(where, seen | bits);
+    return true;
+  };
+  w.ok =
+      walk_for_access<GuestFormat>(w.path, {root, controls.levels}, va, access, controls,
+                                   guest_rules(controls), read, update) == WalkVerdict::Permitted;
+  if (!w.ok) w.error_code = page_fault_code(access, controls, w.path.status);
   return w;
 }
 

@@ -38,23 +38,22 @@ Outcome NativePager::walk(Vcpu& vcpu, Gva va, Access access) {
   start_from_cache(vcpu, va, start);
   WalkPath<GuestFormat> path;
   u64 refs = 0;
-  mmuscope::walk<GuestFormat>(
-      path, start, va, machine_.guest_rules(controls), [&](Gpa where, unsigned, u64& entry) {
-        ++refs;
-        // Beyond memory nobody answers: all ones.
-        entry = where.raw() + 8 <= machine_.map().bytes() ? memory.read(Hpa(where.raw())) : ~u64{0};
-        return true;
-      });
+  const auto read = [&](Gpa where, unsigned, u64& entry) {
+    ++refs;
+    // Beyond memory nobody answers: all ones.
+    entry = where.raw() + 8 <= machine_.map().bytes() ? memory.read(Hpa(where.raw())) : ~u64{0};
+    return true;
+  };
+  const auto update = [&](Gpa where, unsigned, u64 seen, u64 bits) {
+    memory.write(Hpa(where.raw()), seen | bits);
+    return true;
+  };
+  const WalkVerdict verdict = walk_for_access<GuestFormat>(
+      path, start, va, access, controls, machine_.guest_rules(controls), read, update);
   vcpu.counters[Event::TableRefGuest] += refs;
-  if (path.status != WalkStatus::Ok || !walk_permits(path, access, controls)) {
+  if (verdict != WalkVerdict::Permitted) {
     return Outcome::fault_of(GuestFault::Kind::PageFault,
                              page_fault_code(access, controls, path.status), va);
-  }
-  if (needs_flags(path, access.is_write())) {
-    set_flags(path, access.is_write(), [&](Gpa where, unsigned, u64 seen, u64 bits) {
-      memory.write(Hpa(where.raw()), seen | bits);
-      return true;
-    });
   }
   cache_path(vcpu, va, path, start.rights);
   Translation t = x86_translation(path, controls);

@@ -142,4 +142,28 @@ constexpr bool walk_permits(const WalkPath<Format>& path, Access access, const C
   return permits(translation_rights(path.rights), required_rights(access, c));
 }
 
+/// How an access ends in one dimension of x86 tables.
+enum class WalkVerdict : u8 {
+  Permitted,
+  Fault,    ///< #PF with page_fault_code(access, controls, path.status)
+  Stopped,  ///< `read` or `update` gave up
+};
+
+/// What hardware does with x86 tables for one access: walks them, judges the rights of the whole
+/// path, and only if they permit the access sets A, and D for a write (see set_flags for `update`).
+template <class Format, class Read, class Update>
+inline WalkVerdict walk_for_access(WalkPath<Format>& path, WalkStart<Format> start,
+                                   typename Format::In in, Access access, const Controls& controls,
+                                   const WalkRules& rules, Read&& read, Update&& update) {
+  walk<Format>(path, start, in, rules, read);
+  if (path.status == WalkStatus::Stopped) return WalkVerdict::Stopped;
+  if (path.status != WalkStatus::Ok || !walk_permits(path, access, controls)) {
+    return WalkVerdict::Fault;
+  }
+  if (needs_flags(path, access.is_write()) && !set_flags(path, access.is_write(), update)) {
+    return WalkVerdict::Stopped;
+  }
+  return WalkVerdict::Permitted;
+}
+
 }  // namespace mmuscope

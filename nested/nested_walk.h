@@ -125,13 +125,15 @@ class NestedWalk {
   /// before the final translation. A translation of the second dimension that fails sets nothing.
   NestedEnd run(const NestedStart& start, Gva va, Access access, const Controls& controls,
                 const WalkRules& guest_rules) {
-    const bool guest_walked = walk_guest(start, va, guest_rules);
-    if (!guest_walked) return end_;
-    if (guest_.status != WalkStatus::Ok || !walk_permits(guest_, access, controls)) {
-      error_code_ = page_fault_code(access, controls, guest_.status);
-      return NestedEnd::GuestFault;
+    switch (walk_guest(start, va, access, controls, guest_rules)) {
+      case WalkVerdict::Permitted:
+        break;
+      case WalkVerdict::Fault:
+        error_code_ = page_fault_code(access, controls, guest_.status);
+        return NestedEnd::GuestFault;
+      case WalkVerdict::Stopped:
+        return end_;
     }
-    if (needs_flags(guest_, access.is_write()) && !set_guest_flags(access.is_write())) return end_;
     const Gpa gpa = guest_.translate(va);
     if (!translate(gpa, final_access(access.kind))) return end_;
     where_ = path_.translate(gpa);
@@ -162,10 +164,10 @@ class NestedWalk {
   u64 second_refs() const { return second_refs_; }
 
  private:
-  /// False if the second dimension stopped it.
-  bool walk_guest(const NestedStart& start, Gva va, const WalkRules& rules) {
+  [[gnu::always_inline]] WalkVerdict walk_guest(const NestedStart& start, Gva va, Access access,
+                                                const Controls& controls, const WalkRules& rules) {
     const unsigned known = start.cached ? start.guest.level : 0;
-    walk<GuestFormat>(guest_, start.guest, va, rules, [&](Gpa where, unsigned level, u64& entry) {
+    const auto read = [&](Gpa where, unsigned level, u64& entry) {
       if (level == known) {
         entry_at_[level] = start.table + where.page_offset();
         table_rights_[level] = Second::kAllRights;
@@ -177,8 +179,16 @@ class NestedWalk {
       entry = memory_.read(entry_at_[level]);
       ++guest_refs_;
       return true;
-    });
-    return guest_.status != WalkStatus::Stopped;
+    };
+    const auto update = [&](Gpa where, unsigned level, u64 seen, u64 bits) {
+      if (!updatable(level)) {
+        return stop(where, SecondAccess::TableUpdate, WalkStatus::Ok, table_rights_[level]);
+      }
+      memory_.write(entry_at_[level], seen | bits);
+      return true;
+    };
+    return walk_for_access<GuestFormat>(guest_, start.guest, va, access, controls, rules, read,
+                                        update);
   }
 
   /// Walks the second dimension into path_, judges the rights and sets its flags.
@@ -208,16 +218,6 @@ class NestedWalk {
       }
     }
     return true;
-  }
-
-  bool set_guest_flags(bool write) {
-    return set_flags(guest_, write, [&](Gpa where, unsigned level, u64 seen, u64 bits) {
-      if (!updatable(level)) {
-        return stop(where, SecondAccess::TableUpdate, WalkStatus::Ok, table_rights_[level]);
-      }
-      memory_.write(entry_at_[level], seen | bits);
-      return true;
-    });
   }
 
   [[gnu::cold]] bool stop(Gpa gpa, SecondAccess why, WalkStatus status, u64 walked) {
