@@ -12,6 +12,12 @@ TlbLevel::TlbLevel(const std::vector<TlbGeometry>& banks) {
     banks_.push_back({slots, sets, g.ways, std::has_single_bit(sets) ? sets - 1 : 0, g.sizes});
     slots += g.entries;
   }
+  for (unsigned size = 0; size < kPageSizes; ++size) {
+    unsigned n = 0;
+    for (const Bank& b : banks_) {
+      if ((b.sizes & (1u << size)) && n < 2) banks_of_[size][n++] = &b;
+    }
+  }
   keys_.resize(slots);
   stamps_.resize(slots);
   entries_.resize(slots);
@@ -21,40 +27,15 @@ TlbLevel::TlbLevel(const std::vector<TlbGeometry>& banks) {
   hint_mask_ = hints - 1;
 }
 
-bool TlbLevel::holds(PageSize size) const {
-  return std::any_of(banks_.begin(), banks_.end(), [&](const Bank& b) { return b.holds(size); });
-}
-
-u32 TlbLevel::Bank::set_base(Gva va, PageSize size) const {
-  const u64 page = va.raw() >> page_shift(size);
-  const u64 set = set_mask ? page & set_mask : page % sets;
-  return first_slot + static_cast<u32>(set) * ways;
-}
-
-const TlbLevel::Bank& TlbLevel::bank_for(Gva va, PageSize size) const {
-  // Where two banks take pages of a size, one bit above the index decides between them.
-  const Bank* first = nullptr;
-  for (const Bank& b : banks_) {
-    if (!b.holds(size)) continue;
-    if (first == nullptr) {
-      first = &b;
-    } else if ((va.raw() >> page_shift(size)) / b.sets % 2 == 1) {
-      return b;
-    }
-  }
-  return *first;
-}
-
 u32 TlbLevel::find(Gva va, Context context) {
   const u32 guess = hint(va);
   if (entries_[guess].answers(va, context)) return guess;
   for (unsigned s = 0; s < kPageSizes; ++s) {
     if (live_[s] == 0) continue;
     const auto size = static_cast<PageSize>(s);
-    const Bank& bank = bank_for(va, size);
     const u64 wanted = key(va, size);
-    const u32 base = bank.set_base(va, size);
-    for (u32 slot = base; slot < base + bank.ways; ++slot) {
+    const auto [begin, end] = set_for(va, size);
+    for (u32 slot = begin; slot < end; ++slot) {
       if (keys_[slot] == wanted && entries_[slot].answers(va, context)) {
         remember(va, slot);
         return slot;
@@ -65,12 +46,10 @@ u32 TlbLevel::find(Gva va, Context context) {
 }
 
 u32 TlbLevel::insert(const TlbEntry& entry, u64 now) {
-  const Gva va(entry.va);
-  const Bank& bank = bank_for(va, entry.size);
-  const u64 wanted = key(va, entry.size);
-  const u32 base = bank.set_base(va, entry.size);
-  u32 victim = base;
-  for (u32 slot = base; slot < base + bank.ways; ++slot) {
+  const u64 wanted = key(Gva(entry.va), entry.size);
+  const auto [begin, end] = set_for(Gva(entry.va), entry.size);
+  u32 victim = begin;
+  for (u32 slot = begin; slot < end; ++slot) {
     if (keys_[slot] == wanted && entries_[slot].context == entry.context) {
       victim = slot;  // the same page again, with other rights
       break;
@@ -78,19 +57,17 @@ u32 TlbLevel::insert(const TlbEntry& entry, u64 now) {
     // A free slot has stamp 0, older than any used one.
     if (stamps_[slot] < stamps_[victim]) victim = slot;
   }
-  drop(victim);
+  if (keys_[victim] != 0) --live_[static_cast<unsigned>(entries_[victim].size)];
+  ++live_[static_cast<unsigned>(entry.size)];
   keys_[victim] = wanted;
   entries_[victim] = entry;
   stamps_[victim] = now;
-  ++live_[static_cast<unsigned>(entry.size)];
   return victim;
 }
 
 void TlbLevel::drop(u32 slot) {
-  TlbEntry& e = entries_[slot];
-  if (!e.valid()) return;
-  --live_[static_cast<unsigned>(e.size)];
-  e = TlbEntry{};
+  --live_[static_cast<unsigned>(entries_[slot].size)];
+  entries_[slot] = TlbEntry{};
   keys_[slot] = 0;
   stamps_[slot] = 0;
 }
@@ -106,9 +83,8 @@ void TlbLevel::invalidate_page(Gva va, const FlushMatch& match) {
   for (unsigned s = 0; s < kPageSizes; ++s) {
     if (live_[s] == 0) continue;
     const auto size = static_cast<PageSize>(s);
-    const Bank& bank = bank_for(va, size);
-    const u32 base = bank.set_base(va, size);
-    for (u32 slot = base; slot < base + bank.ways; ++slot) {
+    const auto [begin, end] = set_for(va, size);
+    for (u32 slot = begin; slot < end; ++slot) {
       if (keys_[slot] == key(va, size) && entries_[slot].matches(match)) drop(slot);
     }
   }
@@ -132,24 +108,17 @@ TlbLevel* Tlb::second(AccessKind kind) {
   return second_.empty() ? nullptr : &second_[second_of_[static_cast<unsigned>(kind)]];
 }
 
-const TlbEntry* Tlb::find(AccessKind kind, Gva va, Context context, u64 now, int& hit) {
-  TlbLevel& l1 = first(kind);
-  if (const u32 slot = l1.find(va, context); slot != TlbLevel::kNone) {
-    hit = 1;
-    l1.touch(slot, now);
-    return &l1.entry(slot);
-  }
-  hit = 0;
+const TlbEntry* Tlb::find_second(AccessKind kind, Gva va, Context context, u64 now) {
   TlbLevel* l2 = second(kind);
   if (l2 == nullptr) return nullptr;
   const u32 slot = l2->find(va, context);
   if (slot == TlbLevel::kNone) return nullptr;
-  hit = 2;
   l2->touch(slot, now);
-  return &fill_first(l1, va, l2->entry(slot), now);
+  return &l2->entry(slot);
 }
 
-const TlbEntry& Tlb::fill_first(TlbLevel& l1, Gva va, const TlbEntry& entry, u64 now) {
+const TlbEntry& Tlb::fill_first(AccessKind kind, Gva va, const TlbEntry& entry, u64 now) {
+  TlbLevel& l1 = first(kind);
   PageSize size = entry.size;
   while (!l1.holds(size)) size = static_cast<PageSize>(static_cast<unsigned>(size) - 1);
   const u32 slot = l1.insert(size == entry.size ? entry : part_of(entry, va, size), now);
@@ -168,7 +137,7 @@ TlbEntry Tlb::part_of(const TlbEntry& entry, Gva va, PageSize size) {
 }
 
 const TlbEntry& Tlb::fill(AccessKind kind, Gva va, const TlbEntry& entry, u64 now) {
-  const TlbEntry& cached = fill_first(first(kind), va, entry, now);
+  const TlbEntry& cached = fill_first(kind, va, entry, now);
   if (TlbLevel* l2 = second(kind); l2 != nullptr && l2->holds(cached.size)) {
     l2->remember(va, l2->insert(cached, now));
   }

@@ -57,8 +57,9 @@ struct alignas(64) TlbEntry {
 class TlbLevel {
  public:
   explicit TlbLevel(const std::vector<TlbGeometry>& banks);
+  TlbLevel(TlbLevel&&) = default;  // banks_ keeps its place, so banks_of_ stays right
 
-  bool holds(PageSize size) const;
+  bool holds(PageSize size) const { return banks_of_[static_cast<unsigned>(size)][0] != nullptr; }
   /// The slot of the entry that answers, or kNone.
   u32 find(Gva va, Context context);
   /// Replaces the least recently used entry of the set (a free one first) and returns its slot.
@@ -81,19 +82,33 @@ class TlbLevel {
     u32 first_slot, sets, ways;
     u32 set_mask;  // sets - 1 if that is a mask, else 0
     u8 sizes;      // bit per PageSize
-    bool holds(PageSize s) const { return sizes & (1u << static_cast<unsigned>(s)); }
-    u32 set_base(Gva va, PageSize size) const;
+    u32 set_base(u64 page) const {
+      return first_slot + static_cast<u32>(set_mask ? page & set_mask : page % sets) * ways;
+    }
   };
+  struct Set {
+    u32 begin, end;
+  };
+  /// The slots in which a page of this size may be. Where two banks take the size, one bit above
+  /// the index decides between them.
+  Set set_for(Gva va, PageSize size) const {
+    const auto& banks = banks_of_[static_cast<unsigned>(size)];
+    const u64 page = va.raw() >> page_shift(size);
+    const Bank* bank = banks[0];
+    if (banks[1] != nullptr && page / bank->sets % 2 == 1) bank = banks[1];
+    const u32 base = bank->set_base(page);
+    return {base, base + bank->ways};
+  }
   unsigned hint_index(Gva va) const {
     return static_cast<unsigned>(va.raw() >> kPageShift) & hint_mask_;
   }
   static u64 key(Gva va, PageSize size) {
     return va.align_down(size).raw() | static_cast<u64>(size) << 1 | 1;
   }
-  const Bank& bank_for(Gva va, PageSize size) const;
   void drop(u32 slot);
 
   std::vector<Bank> banks_;
+  std::array<std::array<const Bank*, 2>, kPageSizes> banks_of_{};  // into banks_
   unsigned hint_mask_;
   std::array<u64, kPageSizes> live_{};
   std::vector<u64> keys_;  // page base | size | valid: what a set is searched by
@@ -109,9 +124,10 @@ class Tlb {
   explicit Tlb(const CpuModel& cpu);
 
   TlbLevel& first(AccessKind kind) { return first_[first_of_[static_cast<unsigned>(kind)]]; }
-  /// The entry that answers, now in the first level: found there (hit == 1), in the second level
-  /// (hit == 2), or nowhere (nullptr, hit == 0). Rights are not judged.
-  const TlbEntry* find(AccessKind kind, Gva va, Context context, u64 now, int& hit);
+  /// The entry of the second level that answers, or nullptr. Rights are not judged.
+  const TlbEntry* find_second(AccessKind kind, Gva va, Context context, u64 now);
+  /// Copies an entry, or the part of it around va that the first level can hold, into that level.
+  const TlbEntry& fill_first(AccessKind kind, Gva va, const TlbEntry& entry, u64 now);
   /// Caches a translation for this kind of access: in the first level as the largest size that it
   /// holds, in the second level if that holds the size.
   const TlbEntry& fill(AccessKind kind, Gva va, const TlbEntry& entry, u64 now);
@@ -122,7 +138,6 @@ class Tlb {
 
  private:
   TlbLevel* second(AccessKind kind);
-  static const TlbEntry& fill_first(TlbLevel& l1, Gva va, const TlbEntry& entry, u64 now);
   /// The page of `size` around va, cut out of a larger one.
   static TlbEntry part_of(const TlbEntry& entry, Gva va, PageSize size);
 

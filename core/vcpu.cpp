@@ -11,6 +11,25 @@ namespace {
 
 /// An access that is still not through after so many exits and walks never will be.
 constexpr int kMaxTries = 4096;
+// Sizes the compiler knows become single moves; a copy of a size known only at run time is a call.
+u64 read_bytes(const std::byte* from, unsigned bytes) {
+  u64 value = 0;
+  if (bytes == 8) {
+    std::memcpy(&value, from, 8);
+  } else {
+    std::memcpy(&value, from, bytes);
+  }
+  return value;
+}
+
+void write_bytes(std::byte* to, u64 value, unsigned bytes) {
+  if (bytes == 8) {
+    std::memcpy(to, &value, 8);
+  } else {
+    std::memcpy(to, &value, bytes);
+  }
+}
+
 constexpr u64 kNoFlush = u64{1} << 63;  // of a value moved to CR3
 
 }  // namespace
@@ -48,61 +67,76 @@ void Vcpu::begin_access(AccessKind kind) {
   if (kind == AccessKind::Fetch) ++counters[Event::Fetch];
 }
 
+std::byte* Vcpu::lookup(AccessKind kind, Gva va) {
+  const u8 need = required_[static_cast<unsigned>(kind)];
+  const auto data = [va](const TlbEntry& e) { return e.data + (va.raw() & ~e.va_mask); };
+  TlbLevel& l1 = tlb_.first(kind);
+  const u32 near = l1.find(va, context_);
+  if (near != TlbLevel::kNone && permits(l1.entry(near).rights, need)) {
+    l1.touch(near, tick_);
+    return data(l1.entry(near));
+  }
+  ++counters[Event::TlbL1Miss];
+  if (const TlbEntry* e = tlb_.find_second(kind, va, context_, tick_)) {
+    if (permits(e->rights, need)) {
+      ++counters[Event::TlbL2Hit];
+      return data(tlb_.fill_first(kind, va, *e, tick_));
+    }
+    // An entry whose rights do not do is not trusted to say no: the tables are.
+    tlb_.invalidate_page(va, FlushMatch::pcid(context_, false));
+  } else if (near != TlbLevel::kNone) {
+    tlb_.invalidate_page(va, FlushMatch::pcid(context_, false));
+  }
+  return nullptr;
+}
+
 Vcpu::Slow Vcpu::resolve(Gva va, Access access, const StoreOp* op) {
   begin_access(access.kind);
   Slow out;
+  out.data = lookup(access.kind, va);
+  if (out.data == nullptr) resolve_miss(va, access, op, out);
+  return out;
+}
+
+void Vcpu::resolve_miss(Gva va, Access access, const StoreOp* op, Slow& out) {
   if (!is_canonical(va, controls_.levels)) {
     out.failed = true;
     out.fault = {GuestFault::Kind::GeneralProtection, 0, va};
-    return out;
+    return;
   }
   for (int attempt = 0; attempt < kMaxTries; ++attempt) {
-    if (translate(va, access, op, attempt == 0, out)) return out;
+    ++counters[Event::Walk];
+    Outcome o = machine_.pager().walk(*this, va, access);
+    switch (o.kind) {
+      case Outcome::Kind::Translated:
+        out.data = cache(va, access.kind, o.translation);
+        return;
+      case Outcome::Kind::Fault:
+        out.failed = true;
+        out.fault = o.fault;
+        return;
+      case Outcome::Kind::Exit:
+        o.exit.store = op;
+        if (serve_exit(o.exit, out)) return;
+        break;
+    }
   }
   throw RunError("an access made no progress in " + std::to_string(kMaxTries) + " tries");
 }
 
-bool Vcpu::translate(Gva va, Access access, const StoreOp* op, bool first_try, Slow& out) {
-  int level = 0;
-  const TlbEntry* e = tlb_.find(access.kind, va, context_, tick_, level);
-  u8 need = required_[static_cast<unsigned>(access.kind)];
-  const bool usable = e != nullptr && permits(e->rights, need);
-  if (first_try && (level != 1 || !usable)) ++counters[Event::TlbL1Miss];
-  if (usable) {
-    if (first_try && level == 2) ++counters[Event::TlbL2Hit];
-    out.data = e->data + (va.raw() & ~e->va_mask);
-    return true;
-  }
-  // An entry whose rights do not do is not trusted to say no: the tables are.
-  if (e != nullptr) tlb_.invalidate_page(va, FlushMatch::pcid(context_, false));
-  ++counters[Event::Walk];
-  Outcome o = machine_.pager().walk(*this, va, access);
-  switch (o.kind) {
-    case Outcome::Kind::Translated: {
-      const Translation& t = o.translation;
-      TlbEntry fresh;
-      fresh.va = va.align_down(t.size).raw();
-      fresh.va_mask = ~(page_bytes(t.size) - 1);
-      fresh.context_mask = t.global ? ~kPcidBits : ~Context{0};
-      fresh.context = context_ & fresh.context_mask;
-      fresh.data = machine_.memory().at(t.page);
-      fresh.page = t.page;
-      fresh.rights = t.rights;
-      fresh.size = t.size;
-      fresh.global = t.global;
-      const TlbEntry& cached = tlb_.fill(access.kind, va, fresh, tick_);
-      out.data = cached.data + (va.raw() & ~cached.va_mask);
-      return true;
-    }
-    case Outcome::Kind::Fault:
-      out.failed = true;
-      out.fault = o.fault;
-      return true;
-    case Outcome::Kind::Exit:
-      o.exit.store = op;
-      return serve_exit(o.exit, out);
-  }
-  return true;
+std::byte* Vcpu::cache(Gva va, AccessKind kind, const Translation& t) {
+  TlbEntry e;
+  e.va = va.align_down(t.size).raw();
+  e.va_mask = ~(page_bytes(t.size) - 1);
+  e.context_mask = t.global ? ~kPcidBits : ~Context{0};
+  e.context = context_ & e.context_mask;
+  e.data = machine_.memory().at(t.page);
+  e.page = t.page;
+  e.rights = t.rights;
+  e.size = t.size;
+  e.global = t.global;
+  const TlbEntry& cached = tlb_.fill(kind, va, e, tick_);
+  return cached.data + (va.raw() & ~cached.va_mask);
 }
 
 bool Vcpu::serve_exit(const VmExit& exit, Slow& out) {
@@ -153,11 +187,8 @@ Vcpu::Slow Vcpu::resolve_handled(Gva va, AccessKind kind, const StoreOp* op) {
 u64 Vcpu::perform(Gva va, Access access, const StoreOp& op, const Slow& s) {
   u64 loaded = s.old_value;
   if (!s.completed && !access.is_fetch()) {
-    if (!access.is_write() || op.exchange) {
-      loaded = 0;
-      std::memcpy(&loaded, s.data, op.bytes);
-    }
-    if (access.is_write()) std::memcpy(s.data, &op.value, op.bytes);
+    if (!access.is_write() || op.exchange) loaded = read_bytes(s.data, op.bytes);
+    if (access.is_write()) write_bytes(s.data, op.value, op.bytes);
   }
   if (observer_ != nullptr) observe(va, access, op, s, loaded);
   return loaded;
@@ -274,6 +305,7 @@ void Vcpu::set_controls(const Controls& c) {
 
 void Vcpu::write_cr3(u64 value) {
   begin_instruction();
+  if (observer_ != nullptr) observer_->on_cr3(*this, value);
   if (machine_.pager().intercepts(ExitReason::Cr3)) {
     VmExit exit;
     exit.reason = ExitReason::Cr3;
@@ -289,6 +321,7 @@ void Vcpu::write_cr3(u64 value) {
 
 void Vcpu::invlpg(Gva va) {
   begin_instruction();
+  if (observer_ != nullptr) observer_->on_invlpg(*this, va);
   if (machine_.pager().intercepts(ExitReason::Invlpg)) {
     VmExit exit;
     exit.reason = ExitReason::Invlpg;
@@ -301,6 +334,7 @@ void Vcpu::invlpg(Gva va) {
 
 void Vcpu::invpcid(InvpcidType type, u32 pcid, Gva va) {
   begin_instruction();
+  if (observer_ != nullptr) observer_->on_invpcid(*this, type, pcid, va);
   if (machine_.pager().intercepts(ExitReason::Invpcid)) {
     VmExit exit;
     exit.reason = ExitReason::Invpcid;
@@ -340,6 +374,7 @@ void Vcpu::flush_invpcid(InvpcidType type, u32 pcid, Gva va) {
 
 void Vcpu::write_controls(const Controls& to) {
   begin_instruction();
+  if (observer_ != nullptr) observer_->on_controls(*this, to);
   if (const auto reason = machine_.pager().intercepts_change(controls_, to)) {
     VmExit exit;
     exit.reason = *reason;

@@ -38,6 +38,13 @@ class AccessObserver {
     u64 loaded = 0;  ///< by a read, or by an exchange before it wrote
   };
   virtual void on_access(Vcpu& vcpu, const Seen& seen) = 0;
+  // What the guest tells the TLB, with the operands of the instruction, before it takes effect.
+  virtual void on_cr3(Vcpu& vcpu, u64 value) { (void)vcpu, (void)value; }
+  virtual void on_controls(Vcpu& vcpu, const Controls& to) { (void)vcpu, (void)to; }
+  virtual void on_invlpg(Vcpu& vcpu, Gva va) { (void)vcpu, (void)va; }
+  virtual void on_invpcid(Vcpu& vcpu, InvpcidType type, u32 pcid, Gva va) {
+    (void)vcpu, (void)type, (void)pcid, (void)va;
+  }
 };
 
 /// How one access ended, for callers that do not want the guest's handler to run.
@@ -144,8 +151,13 @@ class Vcpu {
   Slow resolve(Gva va, Access access, const StoreOp* op);
   /// The same, with the guest's handler run until the access is done or given up.
   Slow resolve_handled(Gva va, AccessKind kind, const StoreOp* op);
-  /// One try; true when `out` is final.
-  bool translate(Gva va, Access access, const StoreOp* op, bool first_try, Slow& out);
+  /// The data of an access that either TLB level answers with enough rights; counts the miss and
+  /// drops what is cached with too few.
+  std::byte* lookup(AccessKind kind, Gva va);
+  /// Walks, and serves exits, until there is a translation or a fault.
+  void resolve_miss(Gva va, Access access, const StoreOp* op, Slow& out);
+  std::byte* cache(Gva va, AccessKind kind, const Translation& t);
+  /// True when nothing is left to try.
   bool serve_exit(const VmExit& exit, Slow& out);
   Resume leave_guest(const VmExit& exit);
   void count_exit(ExitReason reason);
