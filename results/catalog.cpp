@@ -1,0 +1,65 @@
+#include "results/catalog.h"
+
+#include <array>
+#include <vector>
+
+#include "core/error.h"
+#include "core/native_pager.h"
+#include "nested/nested_pager.h"
+#include "shadow/shadow_pager.h"
+
+namespace mmuscope {
+namespace {
+
+std::span<const ParamInfo> no_params() { return {}; }
+std::unique_ptr<Pager> make_native(Machine& machine, const Params&) {
+  return make_native_pager(machine);
+}
+
+constexpr std::array kPagers = {
+    PagerInfo{"native", "no virtualization: the hardware walks the guest's tables, nothing exits",
+              false, TableOwner::Nobody, no_params, make_native},
+    PagerInfo{"shadow",
+              "shadow paging: every guest table write-protected, every guest write to one trapped "
+              "and emulated",
+              true, TableOwner::Process, shadow_params, make_shadow_pager},
+    PagerInfo{"nested",
+              "two-dimensional paging (EPT or NPT): the hardware walks the guest's tables through "
+              "the hypervisor's",
+              true, TableOwner::Vm, nested_params, make_nested_pager},
+};
+
+constexpr std::array kMachineParams = {
+    ParamInfo{"backing", ParamInfo::Kind::Choice, "4k", "",
+              "size of the host pages under guest memory, the same for every pager", 0, 0,
+              "4k|2m|1g"},
+    ParamInfo{"walk-caches", ParamInfo::Kind::Choice, "1d", "",
+              "paging-structure caches: none, or those of the guest-virtual dimension", 0, 0,
+              "off|1d"},
+    ParamInfo{"quantum", ParamInfo::Kind::Count, "64", "accesses",
+              "turn of each vCPU when there are several", 1, 1e9, ""},
+};
+
+template <class Info>
+const Info& find_in(std::span<const Info> catalog, std::string_view what, std::string_view name) {
+  std::vector<std::string_view> names;
+  for (const Info& info : catalog) {
+    if (info.name == name) return info;
+    names.push_back(info.name);
+  }
+  throw InputError(unknown_word(what, name, names));
+}
+
+}  // namespace
+
+std::span<const PagerInfo> pager_catalog() { return kPagers; }
+std::span<const ParamInfo> machine_params() { return kMachineParams; }
+
+const PagerInfo& find_pager(std::string_view name) {
+  return find_in(pager_catalog(), "pager", name);
+}
+const WorkloadInfo& find_workload(std::string_view name) {
+  return find_in(workload_catalog(), "workload", name);
+}
+
+}  // namespace mmuscope

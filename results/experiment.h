@@ -1,0 +1,75 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "results/catalog.h"
+
+namespace mmuscope {
+
+/// Everything that decides what a run does: one cell of a suite.
+struct Experiment {
+  const WorkloadInfo* workload = nullptr;
+  Params workload_params;
+  const PagerInfo* pager = nullptr;
+  Params pager_params;
+  std::string cpu;
+  Params machine;  ///< keys of --set
+  unsigned vcpus = 1;
+  u64 seed = 1;
+};
+
+/// The most vCPUs that one machine is given.
+inline constexpr unsigned kMaxVcpus = 64;
+
+/// An experiment as users write it.
+struct ExperimentText {
+  std::string workload, pager;  ///< SPECs
+  std::string cpu{kDefaultCpu};
+  std::vector<std::string> set;  ///< key=value of the machine
+  u64 vcpus = 1;
+  u64 seed = 1;
+};
+/// Throws InputError: an unknown name or key, a value out of range, a workload whose own check of
+/// its parameters fails (an unreadable trace).
+Experiment parse_experiment(const ExperimentText& text);
+
+/// What one process, or a row that stands for what belongs to none, needed. Values that do not
+/// apply to the pager are empty.
+struct ProcessRow {
+  std::optional<u32> pid;  ///< none for `shared`, `orphaned` and `vm`
+  std::string name;
+  std::optional<u64> guest_table_pages;  ///< peak
+  /// Of the pager's tables, at the peak of pager_bytes.
+  std::optional<u64> table_pages_private, table_pages_shared;
+  std::optional<u64> pager_bytes;  ///< private to the row, peak
+  std::optional<u64> exits, guest_page_faults;
+};
+
+/// What a run gave.
+struct Result {
+  std::string status = "ok";  ///< or why the run could not go on; then nothing else holds
+  bool ok() const { return status == "ok"; }
+
+  struct OfVcpu {
+    u64 accesses = 0;
+    Counters counters;
+  };
+  std::vector<OfVcpu> vcpus;
+  u64 accesses = 0;   ///< the sum over vCPUs
+  Counters counters;  ///< the sum over vCPUs
+  Gauges gauges;      ///< at the end
+  u64 guest_table_bytes_peak = 0;
+  u64 processes_peak = 0;
+  std::vector<ProcessRow> processes;  ///< by pid, then `shared`, `orphaned`, `vm`
+};
+
+/// Runs one experiment on a fresh machine. A RunError becomes the status; an InputError (a trace
+/// damaged in its middle) is thrown on.
+Result run_experiment(const Experiment& experiment);
+
+/// The sum of all VM exits.
+u64 total_exits(const Counters& counters);
+
+}  // namespace mmuscope

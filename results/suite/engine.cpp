@@ -1,0 +1,186 @@
+#include "results/suite/engine.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "core/error.h"
+
+namespace mmuscope {
+namespace {
+
+/// What the workers share with the thread that waits for them. Kept alive by all of them: workers
+/// that are given up outlive the suite.
+struct Shared {
+  std::vector<Experiment> experiments;
+  std::string suite;
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::size_t next = 0;                        // the experiment that the next free worker takes
+  std::vector<std::optional<CellText>> cells;  // by experiment
+  std::deque<std::size_t> finished;            // not yet seen by the waiting thread
+  std::exception_ptr failure;
+  bool stopping = false;
+};
+
+CellText run_cell(const Shared& shared, std::size_t index) {
+  const Experiment& experiment = shared.experiments[index];
+  const Result result = run_experiment(experiment);
+  return cell_text(make_suite_row(shared.suite, index + 1, experiment, result));
+}
+
+void work(const std::shared_ptr<Shared>& shared) {
+  std::unique_lock lock(shared->mutex);
+  while (true) {
+    while (shared->next < shared->cells.size() && shared->cells[shared->next]) ++shared->next;
+    if (shared->next == shared->cells.size() || shared->stopping || shared->failure) return;
+    const std::size_t index = shared->next++;
+    lock.unlock();
+    std::optional<CellText> cell;
+    std::exception_ptr failure;
+    try {
+      cell = run_cell(*shared, index);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    lock.lock();
+    if (failure) {
+      shared->failure = failure;
+    } else {
+      shared->cells[index] = std::move(cell);
+      shared->finished.push_back(index);
+    }
+    shared->changed.notify_one();
+  }
+}
+
+/// Takes over finished cells; their numbers become those of this suite.
+void take_over(Shared& shared, const Records& records) {
+  const std::size_t suite = suite_column("suite"), number = suite_column("cell");
+  for (std::size_t i = 0; i < shared.experiments.size(); ++i) {
+    const auto found = records.find(identity(shared.experiments[i]));
+    if (found == records.end()) continue;
+    CellText cell = found->second;
+    const std::string text = std::to_string(i + 1);
+    cell.suite[suite] = shared.suite;
+    cell.suite[number] = text;
+    for (CsvRow& row : cell.processes) row[0] = text;
+    for (CsvRow& row : cell.vcpus) row[0] = text;
+    shared.cells[i] = std::move(cell);
+  }
+}
+
+std::string title(const Experiment& e) {
+  return fmt::format("{} {} {} {} vcpus={} seed={}", e.workload->name,
+                     e.workload_params.canonical(), e.pager->name, e.machine.canonical(), e.vcpus,
+                     e.seed);
+}
+
+/// Progress on standard error.
+class Progress {
+ public:
+  Progress(std::size_t all, std::size_t taken_over, bool terminal)
+      : all_(all), done_(taken_over), terminal_(terminal) {
+    if (taken_over > 0) {
+      fmt::print(stderr, "{} of {} experiments taken over\n", taken_over, all);
+    }
+  }
+  void finished(const Experiment& experiment, const std::string& status) {
+    ++done_;
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    if (!terminal_) {
+      fmt::print(stderr, "{}/{} {}: {}\n", done_, all_, title(experiment), status);
+      return;
+    }
+    clear();
+    if (status != "ok") fmt::print(stderr, "{}: {}\n", title(experiment), status);
+    fmt::print(stderr, "{}/{} {:.0f} s  {:.60}", done_, all_, seconds, title(experiment));
+    std::fflush(stderr);
+  }
+  void clear() {
+    if (terminal_) fmt::print(stderr, "\r\x1b[K");
+  }
+
+ private:
+  std::size_t all_, done_;
+  bool terminal_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// Writes down what the workers finish until nothing is left or somebody stops it. Returns with the
+/// lock held.
+void watch(Shared& shared, std::unique_lock<std::mutex>& lock, Journal& journal, Progress& progress,
+           std::size_t left, const std::atomic<bool>* stop) {
+  // A signal handler can only set the flag, so it is looked at now and then.
+  constexpr auto kGlance = std::chrono::milliseconds(50);
+  while (true) {
+    for (; !shared.finished.empty(); shared.finished.pop_front(), --left) {
+      const std::size_t index = shared.finished.front();
+      const CellText& cell = *shared.cells[index];
+      journal.add(cell);
+      progress.finished(shared.experiments[index], cell.suite[suite_column("status")]);
+    }
+    if (left == 0 || shared.failure) return;
+    if (stop != nullptr && stop->load()) {
+      shared.stopping = true;
+      return;
+    }
+    shared.changed.wait_for(lock, kGlance);
+  }
+}
+
+}  // namespace
+
+SuiteOutcome run_suite(const Suite& suite, const SuiteOptions& options) {
+  std::error_code error;
+  std::filesystem::create_directories(options.out, error);
+  if (error) throw InputError(options.out.string() + ": cannot be made: " + error.message());
+
+  const auto shared = std::make_shared<Shared>();
+  shared->experiments = suite.cells;
+  shared->suite = suite.name;
+  shared->cells.resize(suite.cells.size());
+  if (options.resume) take_over(*shared, read_records(options.out));
+  std::vector<const CellText*> known;
+  for (const auto& cell : shared->cells) {
+    if (cell) known.push_back(&*cell);
+  }
+  Journal journal(options.out, known);
+  Progress progress(shared->cells.size(), known.size(), options.terminal);
+  const std::size_t left = shared->cells.size() - known.size();
+
+  std::vector<std::thread> workers;
+  for (unsigned i = 0; i < options.jobs && i < left; ++i) workers.emplace_back(work, shared);
+  std::unique_lock lock(shared->mutex);
+  std::exception_ptr failure;
+  try {
+    watch(*shared, lock, journal, progress, left, options.stop);
+    failure = shared->failure;
+  } catch (...) {
+    shared->stopping = true;
+    failure = std::current_exception();
+  }
+  progress.clear();
+  SuiteOutcome outcome{shared->stopping && !failure, {}};
+  for (const auto& cell : shared->cells) {
+    if (cell) outcome.cells.push_back(*cell);
+  }
+  lock.unlock();
+  for (std::thread& worker : workers) outcome.interrupted ? worker.detach() : worker.join();
+  if (failure) std::rethrow_exception(failure);
+
+  fill_slowdown(outcome.cells);
+  write_records(options.out, outcome.cells);
+  journal.finish();
+  return outcome;
+}
+
+}  // namespace mmuscope

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+
+#include "results/suite/records.h"
+#include "results/suite/suite.h"
+
+namespace mmuscope {
+
+struct SuiteOptions {
+  std::filesystem::path out;  ///< folder of the CSV files; made if it is not there
+  unsigned jobs = 1;          ///< experiments at a time
+  bool resume = false;        ///< take over the finished cells that `out` holds
+  bool terminal = false;      ///< one progress line that changes, instead of a line for each cell
+  /// Set by whoever wants the suite to end early, a signal handler for one.
+  const std::atomic<bool>* stop = nullptr;
+};
+
+struct SuiteOutcome {
+  bool interrupted = false;
+  std::vector<CellText> cells;  ///< the finished ones, in order, slowdown_vs_native filled in
+};
+
+/// Runs every cell that is not taken over, `jobs` at a time, and writes suite.csv, processes.csv
+/// and vcpus.csv in the order of the cells: the same bytes whatever the number of jobs. Progress
+/// goes to standard error. While it runs, finished cells are in the folder's journal.
+///
+/// When stopped it writes the finished rows and returns at once; experiments under way are given
+/// up, and their threads are left to the end of the program, which must follow. Throws InputError
+/// if a file cannot be written, or if a cell's input turns out to be bad (the finished cells stay
+/// in the journal).
+SuiteOutcome run_suite(const Suite& suite, const SuiteOptions& options);
+
+}  // namespace mmuscope
