@@ -228,6 +228,9 @@ Gauges NestedPager::gauges() const {
   g.table_pages = ept_.table_pages();
   g.table_bytes = ept_.table_pages() * kPageBytes;
   g.pager_bytes = pager_bytes();
+  // No table is ever given back.
+  g.table_bytes_peak = g.table_bytes;
+  g.pager_bytes_peak = g.pager_bytes;
   return g;
 }
 
