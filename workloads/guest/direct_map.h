@@ -10,8 +10,10 @@ inline constexpr u64 kDirectMapBase = 0xffff'8880'0000'0000;
 
 constexpr Gva direct_map(Gpa a) { return Gva(kDirectMapBase + a.raw()); }
 
+/// The first address that is not canonical.
+inline constexpr Gva kLowerHalfEnd{u64{1} << 47};
 /// User addresses end here; the top page of the lower half stays unused. Linux, TASK_SIZE_MAX.
-inline constexpr Gva kUserEnd{(u64{1} << 47) - kPageBytes};
+inline constexpr Gva kUserEnd = kLowerHalfEnd - kPageBytes;
 /// Mappings without a wanted address are placed downwards from here.
 inline constexpr Gva kMapTop{0x7fff'f000'0000};
 /// Where the heap of a new address space begins.

@@ -10,7 +10,7 @@ namespace mmuscope {
 
 /// Gives out the guest's frames and counts the references to them. What was freed last is given
 /// out first, so frames soon have a second life, as data or as a table. Memory it needs follows the
-/// number of frames ever used.
+/// number of frames in use. 2M blocks may be cut into small frames but are not put together again.
 class FrameAllocator {
  public:
   /// Frames [first, end) are free.
@@ -31,10 +31,14 @@ class FrameAllocator {
   static constexpr unsigned kChunk = 4096;
   using Chunk = std::array<u32, kChunk>;
   u32& count(Gfn frame);
+  Gfn take_small();
+  Gfn take_large();
+  [[noreturn]] void out_of_memory() const;
 
-  Gfn first_, end_;
+  Gfn end_;
   /// Never used yet: [next_small_, next_large_). Small frames grow up, 2M ones down.
   Gfn next_small_, next_large_;
+  u64 tail_;  ///< frames never used above the last whole 2M block
   std::vector<Gfn> free_small_, free_large_;
   std::vector<std::unique_ptr<Chunk>> counts_;
   u64 in_use_ = 0;

@@ -57,13 +57,15 @@ class VmaList {
   /// The highest free range of that size below `top`, aligned to the page size; address 0 if there
   /// is none.
   Gva find_free(u64 bytes, PageSize align, Gva top) const;
-  /// The end of the last mapping before the address, and the start of the first one at or after
-  /// it: between them nothing is mapped.
+  /// The end of the last mapping before the address (0 if there is none), and the start of the
+  /// first at or after it (the end of the lower half if there is none). Neither may cut a mapping.
   Gva end_before(Gva a) const;
   Gva start_from(Gva a) const;
 
  private:
+  /// The index of the first mapping that ends after the address.
   std::size_t first_after(Gva a) const;
+  bool inside(Gva a) const;
 
   std::vector<Vma> vmas_;
 };

@@ -1,0 +1,328 @@
+#include "workloads/guest/kernel.h"
+
+#include <algorithm>
+#include <cassert>
+#include <stdexcept>
+
+namespace mmuscope {
+
+namespace {
+
+/// Accesses of all vCPUs between two samples.
+constexpr u64 kSamplePeriod = u64{1} << 23;
+
+/// In the kernel for a scope: a system call, a fault or an interrupt.
+class KernelMode {
+ public:
+  explicit KernelMode(Vcpu& vcpu) : vcpu_(vcpu), before_(vcpu.privilege()) {
+    if (before_ != Privilege::Supervisor) vcpu_.set_privilege(Privilege::Supervisor);
+  }
+  ~KernelMode() {
+    if (before_ != Privilege::Supervisor) vcpu_.set_privilege(before_);
+  }
+  KernelMode(const KernelMode&) = delete;
+  KernelMode& operator=(const KernelMode&) = delete;
+  Privilege before() const { return before_; }
+
+ private:
+  Vcpu& vcpu_;
+  Privilege before_;
+};
+
+}  // namespace
+
+Kernel::Kernel(Machine& machine, ProcessListener* listener)
+    : machine_(machine),
+      listener_(listener),
+      image_(write_boot_image(machine)),
+      memory_(std::make_unique<MemoryManager>(machine, image_, statistics_)),
+      cpus_(machine.vcpu_count()),
+      next_sample_(kSamplePeriod) {
+  for (unsigned i = 0; i < machine.vcpu_count(); ++i) {
+    Vcpu& vcpu = machine.vcpu(i);
+    vcpu.set_controls(kernel_controls());
+    vcpu.set_cr3(image_.root.raw());
+    vcpu.set_privilege(Privilege::Supervisor);
+    vcpu.set_handler(this);
+  }
+}
+
+Kernel::~Kernel() {
+  for (unsigned i = 0; i < machine_.vcpu_count(); ++i) machine_.vcpu(i).set_handler(nullptr);
+}
+
+// --- processes -----------------------------------------------------------------------------------
+
+Process& Kernel::add_process(std::string name, std::unique_ptr<Program> program, unsigned vcpu) {
+  processes_.push_back(std::make_unique<Process>());
+  Process& p = *processes_.back();
+  p.pid = next_pid_++;
+  p.name = std::move(name);
+  p.program = std::move(program);
+  p.leader = &p;
+  p.vcpu = vcpu;
+  cpus_[vcpu].queue.push_back(&p);
+  return p;
+}
+
+Process& Kernel::spawn(std::string name, std::unique_ptr<Program> program) {
+  Process& p = add_process(std::move(name), std::move(program), next_vcpu_);
+  next_vcpu_ = (next_vcpu_ + 1) % machine_.vcpu_count();
+  p.state = Process::State::Runnable;
+  return p;
+}
+
+unsigned Kernel::least_loaded(unsigned preferred) const {
+  unsigned best = preferred;
+  for (unsigned i = 0; i < cpus_.size(); ++i) {
+    if (cpus_[i].queue.size() < cpus_[best].queue.size()) best = i;
+  }
+  return best;
+}
+
+Process& Kernel::current(const Vcpu& vcpu) {
+  Process* p = cpu(vcpu).current;
+  assert(p != nullptr && "a system call without a process");
+  return *p;
+}
+
+Process& Kernel::fork(Vcpu& vcpu, std::unique_ptr<Program> program) {
+  const KernelMode mode(vcpu);
+  Process& parent = current(vcpu);
+  Process& child = add_process(parent.name, std::move(program), least_loaded(parent.vcpu));
+  child.parent = &parent;
+  ++parent.children;
+  child.memory = memory_->create(vcpu);
+  memory_->copy(vcpu, *parent.memory, *child.memory);
+  wake(vcpu, child);
+  return child;
+}
+
+Process& Kernel::clone_thread(Vcpu& vcpu, std::unique_ptr<Program> program) {
+  const KernelMode mode(vcpu);
+  Process& leader = *current(vcpu).leader;
+  Process& thread = add_process(leader.name, std::move(program), least_loaded(leader.vcpu));
+  thread.leader = thread.parent = &leader;
+  ++leader.children;
+  ++leader.threads;
+  thread.memory = leader.memory;
+  ++thread.memory->users;
+  wake(vcpu, thread);
+  return thread;
+}
+
+void Kernel::wait(Vcpu& vcpu) {
+  Process& p = current(vcpu);
+  if (p.children > 0) p.state = Process::State::Waiting;
+}
+
+void Kernel::wake(Vcpu& vcpu, Process& process) {
+  process.state = Process::State::Runnable;
+  // A halted vCPU sleeps until an interrupt comes. Linux, ttwu_queue.
+  if (cpus_[process.vcpu].idle) vcpu.send_ipi(machine_.vcpu(process.vcpu));
+}
+
+void Kernel::execve(Vcpu& vcpu, std::string name) {
+  const KernelMode mode(vcpu);
+  Process& p = current(vcpu);
+  assert(p.threads == 0 && p.leader == &p);
+  const std::shared_ptr<AddressSpace> old = p.memory;
+  p.memory = memory_->create(vcpu);
+  p.name = std::move(name);
+  memory_->tlb().load(vcpu, *p.memory);
+  memory_->destroy(vcpu, *old);
+}
+
+void Kernel::exit(Vcpu& vcpu) {
+  const KernelMode mode(vcpu);
+  Process& p = current(vcpu);
+  assert(p.threads == 0);
+  p.done = true;
+  if (p.leader == &p) sample(&p);
+  if (--p.memory->users == 0) {
+    memory_->destroy(vcpu, *p.memory);
+  } else {
+    memory_->tlb().rest(vcpu);
+  }
+  account(vcpu);
+  cpu(vcpu).current = nullptr;
+  remove_process(vcpu, p);
+}
+
+void Kernel::remove_process(Vcpu& vcpu, Process& process) {
+  for (const auto& other : processes_) {
+    if (other->parent == &process) other->parent = nullptr;
+  }
+  Process* parent = process.parent;
+  if (parent != nullptr) {
+    --parent->children;
+    if (process.leader == parent) --parent->threads;
+    const unsigned awaited = parent->done ? parent->threads : parent->children;
+    if (parent->state == Process::State::Waiting && awaited == 0) wake(vcpu, *parent);
+  }
+  Cpu& c = cpus_[process.vcpu];
+  const auto at = std::find(c.queue.begin(), c.queue.end(), &process);
+  // What ran last is then the one before, so that the next turn is the one after.
+  if (static_cast<std::size_t>(at - c.queue.begin()) <= c.turn && c.turn > 0) --c.turn;
+  c.queue.erase(at);
+  processes_.erase(std::find_if(processes_.begin(), processes_.end(),
+                                [&](const auto& p) { return p.get() == &process; }));
+}
+
+// --- scheduling ----------------------------------------------------------------------------------
+
+void Kernel::run() {
+  machine_.run([this](Vcpu& vcpu) { run_vcpu(vcpu); });
+  sample();
+}
+
+void Kernel::run_vcpu(Vcpu& vcpu) {
+  while (!processes_.empty()) {
+    if (Process* p = next_runnable(cpu(vcpu))) {
+      switch_to(vcpu, *p);
+      run_slice(vcpu, *p);
+    } else {
+      idle(vcpu);
+    }
+    sample_if_due();
+  }
+}
+
+Process* Kernel::next_runnable(Cpu& c) {
+  for (std::size_t i = 1; i <= c.queue.size(); ++i) {
+    const std::size_t at = (c.turn + i) % c.queue.size();
+    if (c.queue[at]->state != Process::State::Runnable) continue;
+    c.turn = at;
+    return c.queue[at];
+  }
+  return nullptr;
+}
+
+void Kernel::run_slice(Vcpu& vcpu, Process& process) {
+  if (!process.done && !process.killed) process.done = !process.program->step(*this, vcpu);
+  process.done |= process.killed;
+  vcpu.set_privilege(Privilege::Supervisor);
+  if (!process.done) return;
+  if (process.threads > 0) {
+    process.state = Process::State::Waiting;
+  } else {
+    exit(vcpu);
+  }
+}
+
+void Kernel::idle(Vcpu& vcpu) {
+  if (machine_.vcpu_count() == 1) throw std::logic_error("every process of the guest waits");
+  Cpu& c = cpu(vcpu);
+  account(vcpu);
+  c.current = nullptr;
+  memory_->tlb().rest(vcpu);
+  const bool was_in_guest = vcpu.in_guest();
+  c.idle = true;
+  if (was_in_guest) vcpu.set_halted(true);
+  vcpu.give_way();
+  if (was_in_guest) vcpu.set_halted(false);
+  c.idle = false;
+}
+
+void Kernel::switch_to(Vcpu& vcpu, Process& process) {
+  vcpu.set_privilege(Privilege::Supervisor);
+  Cpu& c = cpu(vcpu);
+  if (c.current != &process) account(vcpu);
+  c.current = &process;
+  if (!process.memory) process.memory = memory_->create(vcpu);
+  memory_->tlb().load(vcpu, *process.memory);
+  vcpu.set_privilege(Privilege::User);
+}
+
+void Kernel::account(const Vcpu& vcpu) {
+  Cpu& c = cpu(vcpu);
+  if (c.current != nullptr) c.current->leader->counters += vcpu.counters - c.mark;
+  c.mark = vcpu.counters;
+}
+
+void Kernel::sample_if_due() {
+  if (listener_ == nullptr || machine_.accesses() < next_sample_) return;
+  next_sample_ = machine_.accesses() + kSamplePeriod;
+  sample();
+}
+
+void Kernel::sample(const Process* leaving) {
+  if (listener_ == nullptr) return;
+  for (unsigned i = 0; i < machine_.vcpu_count(); ++i) account(machine_.vcpu(i));
+  std::vector<ProcessView> alive;
+  std::size_t leaving_at = processes_.size();
+  u64 table_pages = image_.table_pages;
+  for (const auto& p : processes_) {
+    if (p->leader != p.get()) continue;
+    if (p.get() == leaving) leaving_at = alive.size();
+    ProcessView view{p->pid, p->name, {}, 0, p->counters};
+    if (p->memory) {
+      view.roots.push_back(p->memory->root);
+      view.guest_table_pages = p->memory->table_pages;
+      table_pages += p->memory->table_pages;
+    }
+    alive.push_back(std::move(view));
+  }
+  listener_->on_sample(machine_, alive, leaving != nullptr ? &alive[leaving_at] : nullptr,
+                       table_pages);
+}
+
+// --- system calls on memory, faults, interrupts --------------------------------------------------
+
+std::optional<Gva> Kernel::mmap(Vcpu& vcpu, std::optional<Gva> where, u64 bytes, u8 rights,
+                                Source source) {
+  const KernelMode mode(vcpu);
+  return memory_->map(vcpu, *current(vcpu).memory, where, bytes, rights, source);
+}
+
+bool Kernel::munmap(Vcpu& vcpu, Gva start, u64 bytes) {
+  const KernelMode mode(vcpu);
+  return memory_->unmap(vcpu, *current(vcpu).memory, start, bytes);
+}
+
+bool Kernel::mprotect(Vcpu& vcpu, Gva start, u64 bytes, u8 rights) {
+  const KernelMode mode(vcpu);
+  return memory_->protect(vcpu, *current(vcpu).memory, start, bytes, rights);
+}
+
+bool Kernel::brk(Vcpu& vcpu, Gva end) {
+  const KernelMode mode(vcpu);
+  return memory_->set_heap_end(vcpu, *current(vcpu).memory, end);
+}
+
+std::optional<Gva> Kernel::mremap(Vcpu& vcpu, Gva start, u64 old_bytes, u64 new_bytes,
+                                  std::optional<Gva> to) {
+  const KernelMode mode(vcpu);
+  return memory_->remap(vcpu, *current(vcpu).memory, start, old_bytes, new_bytes, to);
+}
+
+bool Kernel::toggle_software_bit(Vcpu& vcpu, Gva va) {
+  const KernelMode mode(vcpu);
+  return memory_->toggle_software_bit(vcpu, *current(vcpu).memory, va);
+}
+
+bool Kernel::on_fault(Vcpu& vcpu, const GuestFault& fault) {
+  const KernelMode mode(vcpu);
+  if (mode.before() == Privilege::Supervisor) {
+    throw std::logic_error("the guest kernel faulted at address " +
+                           std::to_string(fault.address.raw()));
+  }
+  Process& p = current(vcpu);
+  if (p.killed) return false;
+  if (fault.kind == GuestFault::Kind::PageFault && memory_->fault(vcpu, *p.memory, fault)) {
+    return true;
+  }
+  // A signal that nobody handles ends the process with all its threads.
+  for (const auto& other : processes_) other->killed |= other->leader == p.leader;
+  ++statistics_.segfaults;
+  return false;
+}
+
+void Kernel::on_ipi(Vcpu& vcpu) {
+  const KernelMode mode(vcpu);
+  const bool halted = !vcpu.in_guest();
+  memory_->tlb().on_ipi(vcpu);
+  if (halted) vcpu.set_halted(true);
+}
+
+}  // namespace mmuscope

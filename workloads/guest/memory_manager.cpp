@@ -1,0 +1,436 @@
+#include "workloads/guest/memory_manager.h"
+
+#include <cassert>
+
+namespace mmuscope {
+
+namespace {
+
+constexpr u64 round_up(u64 bytes, PageSize size) {
+  return (bytes + page_bytes(size) - 1) & ~(page_bytes(size) - 1);
+}
+
+/// True if [start, start+bytes) is not empty, page-aligned and below the end of user addresses.
+bool is_user_range(Gva start, u64 bytes) {
+  return bytes > 0 && start.page_offset() == 0 && start < kUserEnd && bytes <= kUserEnd - start;
+}
+
+/// True if neither end cuts a page of a mapping.
+bool cuts_no_page(AddressSpace& space, Gva start, Gva end) {
+  for (const Gva edge : {start, end}) {
+    const Vma* vma = space.vmas.find(edge);
+    if (vma != nullptr && vma->start < edge && edge.offset_in(vma->page()) != 0) return false;
+  }
+  return true;
+}
+
+/// The flags that a mapping's rights give an entry. Writing is not among them: it is granted page
+/// by page, to pages that are nobody else's. Linux, protection_map and vm_get_page_prot.
+u64 entry_flags(u8 rights) {
+  if (rights == prot::kNone) return pte::kNoRights | x86::kAccessed;
+  return x86::kPresent | x86::kUser | x86::kAccessed | (rights & prot::kExec ? 0 : x86::kNoExec);
+}
+
+constexpr u64 kWritten = x86::kWrite | x86::kDirty;
+
+u64 make_entry(Gfn frame, const Vma& vma, u64 more) {
+  return frame.base().raw() | entry_flags(vma.rights) | more |
+         (vma.page() == PageSize::k2M ? x86::kLarge : 0);
+}
+
+/// True if a TLB that holds the old entry permits what the new one does not. Linux,
+/// pte_flags_need_flush.
+bool loses_rights(u64 old, u64 now) {
+  if (!(old & x86::kPresent)) return false;
+  const u64 granted = old & ~now & (x86::kPresent | x86::kWrite | x86::kUser);
+  return granted != 0 || (now & ~old & x86::kNoExec) != 0;
+}
+
+}  // namespace
+
+MemoryManager::MemoryManager(Machine& machine, const BootImage& image, KernelStatistics& statistics)
+    : kernel_root_(image.root),
+      zero_page_(image.zero_page),
+      statistics_(statistics),
+      frames_(image.first_free, Gpa(machine.config().memory_bytes).frame()),
+      tables_(frames_),
+      tlb_(machine, image.root, statistics) {}
+
+// --- address spaces ------------------------------------------------------------------------------
+
+std::shared_ptr<AddressSpace> MemoryManager::create(Vcpu& vcpu) {
+  const Gpa root = tables_.allocate(vcpu);
+  constexpr u64 kHalf = kPageBytes / 2;
+  vcpu.copy(direct_map(root) + kHalf, direct_map(kernel_root_) + kHalf, kHalf);
+  return std::make_shared<AddressSpace>(root);
+}
+
+void MemoryManager::destroy(Vcpu& vcpu, AddressSpace& space) {
+  TlbGather gather(tlb_, space);
+  const std::vector<Vma> all = space.vmas.remove(Gva(0), kLowerHalfEnd);
+  for (const Vma& vma : all) clear(vcpu, space, gather, vma, true);
+  if (!all.empty()) {
+    tables_.unlink(vcpu, space, all.front().start, all.back().end, Gva(0), kLowerHalfEnd,
+                   gather.tables());
+  }
+  gather.tables().push_back(space.root.frame());
+  gather.finish_teardown(vcpu, frames_);
+}
+
+void MemoryManager::copy(Vcpu& vcpu, AddressSpace& from, AddressSpace& to) {
+  const SpaceLock lock(vcpu, from);
+  to.heap_start = from.heap_start;
+  to.heap_end = from.heap_end;
+  for (const Vma& vma : from.vmas.all()) {
+    to.vmas.insert(vma);
+    // Pages of a file come back by faults if none was replaced. Linux, vma_needs_copy.
+    if (vma.source.kind != Source::Kind::File || vma.has_copies) copy_entries(vcpu, from, to, vma);
+  }
+  // Linux flushes whether an entry was changed or not.
+  tlb_.flush(vcpu, from, {Gva(0), kLowerHalfEnd, PageSize::k4K, true, false});
+}
+
+void MemoryManager::copy_entries(Vcpu& vcpu, AddressSpace& from, AddressSpace& to, const Vma& vma) {
+  const unsigned level = leaf_level(vma.page());
+  const u64 table_reach = page_bytes(vma.page()) * kEntriesPerTable;
+  Gpa table;
+  u64 table_for = ~u64{0};
+  tables_.for_each(vcpu, from, vma.start, vma.end, level, [&](Gpa where, Gva va, u64 entry) {
+    if (!pte::is_mapped(entry)) return;
+    if (va.raw() / table_reach != table_for) {
+      table_for = va.raw() / table_reach;
+      const Gpa first = tables_.make(vcpu, to, va, level);
+      table = first - first.page_offset();
+    }
+    // Linux, copy_present_pte: both lose W, and the child's page is not young.
+    if (entry & x86::kWrite) PageTables::clear_bits(vcpu, where, entry, x86::kWrite);
+    if (!(entry & pte::kSpecial)) frames_.share(pte::frame_of(entry));
+    PageTables::write(vcpu, table + 8 * table_index(va, level),
+                      entry & ~(x86::kWrite | x86::kAccessed));
+  });
+}
+
+// --- mappings ------------------------------------------------------------------------------------
+
+std::optional<Gva> MemoryManager::map(Vcpu& vcpu, AddressSpace& space, std::optional<Gva> where,
+                                      u64 bytes, u8 rights, Source source) {
+  Vma vma;
+  vma.rights = rights;
+  vma.source = source;
+  bytes = round_up(bytes, vma.page());
+  const SpaceLock lock(vcpu, space);
+  if (where) {
+    if (!is_user_range(*where, bytes) || where->offset_in(vma.page()) != 0 ||
+        !cuts_no_page(space, *where, *where + bytes)) {
+      return std::nullopt;
+    }
+    unmap_locked(vcpu, space, *where, *where + bytes);
+  } else {
+    if (bytes == 0) return std::nullopt;
+    where = space.vmas.find_free(bytes, vma.page(), kMapTop);
+    if (*where == Gva(0)) return std::nullopt;
+  }
+  vma.start = *where;
+  vma.end = *where + bytes;
+  space.vmas.insert(vma);
+  return where;
+}
+
+bool MemoryManager::unmap(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes) {
+  bytes = round_up(bytes, PageSize::k4K);
+  const SpaceLock lock(vcpu, space);
+  if (!is_user_range(start, bytes) || !cuts_no_page(space, start, start + bytes)) return false;
+  unmap_locked(vcpu, space, start, start + bytes);
+  return true;
+}
+
+void MemoryManager::unmap_locked(Vcpu& vcpu, AddressSpace& space, Gva start, Gva end) {
+  const std::vector<Vma> removed = space.vmas.remove(start, end);
+  if (removed.empty()) return;
+  // Linux, vms_clear_ptes: clear the entries, unlink the tables, flush, free.
+  TlbGather gather(tlb_, space);
+  for (const Vma& vma : removed) clear(vcpu, space, gather, vma, false);
+  tables_.unlink(vcpu, space, removed.front().start, removed.back().end,
+                 space.vmas.end_before(start), space.vmas.start_from(end), gather.tables());
+  gather.finish(vcpu, frames_);
+}
+
+void MemoryManager::clear(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, const Vma& vma,
+                          bool teardown) {
+  const PageSize size = vma.page();
+  tables_.for_each(vcpu, space, vma.start, vma.end, leaf_level(size),
+                   [&](Gpa where, Gva va, u64 entry) {
+                     // Nobody sets flags any more at the end: a plain store will do. Linux,
+                     // ptep_get_and_clear_full.
+                     if (teardown) {
+                       PageTables::write(vcpu, where, 0);
+                     } else {
+                       entry = PageTables::take(vcpu, where);
+                     }
+                     if (entry & x86::kPresent) gather.changed(va, size);
+                     if (!(entry & pte::kSpecial)) gather.release(pte::frame_of(entry), size);
+                   });
+}
+
+bool MemoryManager::protect(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes, u8 rights) {
+  bytes = round_up(bytes, PageSize::k4K);
+  const SpaceLock lock(vcpu, space);
+  if (!is_user_range(start, bytes) || !cuts_no_page(space, start, start + bytes) ||
+      !space.vmas.covers(start, start + bytes)) {
+    return false;
+  }
+  TlbGather gather(tlb_, space);
+  for (Vma vma : space.vmas.remove(start, start + bytes)) {
+    const bool same = vma.rights == rights;
+    vma.rights = rights;
+    space.vmas.insert(vma);
+    if (!same) protect_entries(vcpu, space, gather, vma);
+  }
+  gather.finish(vcpu, frames_);
+  return true;
+}
+
+void MemoryManager::protect_entries(Vcpu& vcpu, AddressSpace& space, TlbGather& gather,
+                                    const Vma& vma) {
+  constexpr u64 kKept = x86::kAddressMask | x86::kLarge | x86::kAccessed | x86::kDirty |
+                        pte::kSpecial | pte::kSoftware;
+  // Linux, change_pte_range: taken out and put back, so that no flag is lost; writable again at
+  // once if the page is the process's own (can_change_pte_writable).
+  tables_.for_each(vcpu, space, vma.start, vma.end, leaf_level(vma.page()),
+                   [&](Gpa where, Gva va, u64) {
+                     const u64 old = PageTables::take(vcpu, where);
+                     u64 now = (old & kKept) | entry_flags(vma.rights);
+                     if ((vma.rights & prot::kWrite) && is_exclusive(old)) now |= x86::kWrite;
+                     PageTables::write(vcpu, where, now);
+                     if (loses_rights(old, now)) gather.changed(va, vma.page());
+                   });
+}
+
+bool MemoryManager::set_heap_end(Vcpu& vcpu, AddressSpace& space, Gva end) {
+  const SpaceLock lock(vcpu, space);
+  if (space.heap_end == Gva(0)) {
+    if (!is_user_range(end.align_down(PageSize::k4K), 1)) return false;
+    space.heap_start = space.heap_end = end;
+    return true;
+  }
+  if (end < space.heap_start || end >= kUserEnd) return false;
+  const Gva old_top(round_up(space.heap_end.raw(), PageSize::k4K));
+  const Gva new_top(round_up(end.raw(), PageSize::k4K));
+  if (new_top > old_top) {
+    if (!space.vmas.is_free(old_top, new_top)) return false;
+    Vma heap;
+    heap.start = old_top;
+    heap.end = new_top;
+    heap.rights = prot::kRead | prot::kWrite;
+    space.vmas.insert(heap);
+  } else if (new_top < old_top) {
+    unmap_locked(vcpu, space, new_top, old_top);
+  }
+  space.heap_end = end;
+  return true;
+}
+
+std::optional<Gva> MemoryManager::remap(Vcpu& vcpu, AddressSpace& space, Gva start, u64 old_bytes,
+                                        u64 new_bytes, std::optional<Gva> to) {
+  const SpaceLock lock(vcpu, space);
+  const Vma* vma = space.vmas.find(start);
+  if (vma == nullptr) return std::nullopt;
+  old_bytes = round_up(old_bytes, vma->page());
+  new_bytes = round_up(new_bytes, vma->page());
+  if (start.offset_in(vma->page()) != 0 || old_bytes == 0 || new_bytes == 0 ||
+      old_bytes > vma->end - start || (to && !is_user_range(*to, new_bytes)) ||
+      (to && to->offset_in(vma->page()) != 0)) {
+    return std::nullopt;
+  }
+  if (to && *to < start + old_bytes && start < *to + new_bytes)
+    return std::nullopt;  // they overlap
+  if (to && !cuts_no_page(space, *to, *to + new_bytes)) return std::nullopt;
+  if (new_bytes < old_bytes) {
+    unmap_locked(vcpu, space, start + new_bytes, start + old_bytes);
+    old_bytes = new_bytes;
+  }
+  if (!to && new_bytes == old_bytes) return start;
+  Vma old = *space.vmas.find(start);
+  if (old.source.kind == Source::Kind::File) old.source.offset += start - old.start;
+  old.start = start;
+  old.end = start + old_bytes;
+  return remap_locked(vcpu, space, old, new_bytes, to);
+}
+
+std::optional<Gva> MemoryManager::remap_locked(Vcpu& vcpu, AddressSpace& space, Vma old,
+                                               u64 new_bytes, std::optional<Gva> to) {
+  const Gva grown_end = old.start + new_bytes;
+  Vma now = old;
+  if (!to && grown_end <= kUserEnd && space.vmas.is_free(old.end, grown_end)) {
+    space.vmas.remove(old.start, old.end);
+    now.end = grown_end;
+    space.vmas.insert(now);
+    return old.start;
+  }
+  if (!to) to = space.vmas.find_free(new_bytes, old.page(), kMapTop);
+  if (*to == Gva(0)) return std::nullopt;
+  // Linux, move_vma: entries are moved one by one, then the old range is unmapped. (It moves whole
+  // tables where both ranges are aligned to them; this kernel does not.)
+  unmap_locked(vcpu, space, *to, *to + new_bytes);
+  now.start = *to;
+  now.end = *to + new_bytes;
+  space.vmas.insert(now);
+  TlbGather gather(tlb_, space);
+  move_entries(vcpu, space, gather, old, *to);
+  gather.finish(vcpu, frames_);
+  unmap_locked(vcpu, space, old.start, old.end);
+  return to;
+}
+
+void MemoryManager::move_entries(Vcpu& vcpu, AddressSpace& space, TlbGather& gather,
+                                 const Vma& from, Gva to) {
+  const unsigned level = leaf_level(from.page());
+  tables_.for_each(vcpu, space, from.start, from.end, level, [&](Gpa where, Gva va, u64) {
+    const Gpa target = tables_.make(vcpu, space, to + (va - from.start), level);
+    const u64 entry = PageTables::take(vcpu, where);
+    PageTables::write(vcpu, target, entry);
+    if (entry & x86::kPresent) gather.changed(va, from.page());
+  });
+}
+
+bool MemoryManager::toggle_software_bit(Vcpu& vcpu, AddressSpace& space, Gva va) {
+  const SpaceLock lock(vcpu, space);
+  const Vma* vma = space.vmas.find(va);
+  if (vma == nullptr) return false;
+  const auto where = tables_.find(vcpu, space, va, leaf_level(vma->page()));
+  if (!where) return false;
+  const u64 entry = PageTables::read(vcpu, *where);
+  if (!pte::is_mapped(entry)) return false;
+  PageTables::write(vcpu, *where, entry ^ pte::kSoftware);
+  return true;
+}
+
+// --- faults --------------------------------------------------------------------------------------
+
+bool MemoryManager::fault(Vcpu& vcpu, AddressSpace& space, const GuestFault& fault) {
+  const bool write = (fault.error_code & pf::kWrite) != 0;
+  const bool fetch = (fault.error_code & pf::kFetch) != 0;
+  const SpaceLock lock(vcpu, space);
+  Vma* vma = space.vmas.find(fault.address);
+  if (vma == nullptr) return false;
+  // On x86 what can be written or run can be read. Linux, access_error.
+  const u8 wanted = write ? prot::kWrite : fetch ? prot::kExec : u8{7};
+  if (!(vma->rights & wanted)) return false;
+  const Gva va = fault.address.align_down(vma->page());
+  const Gpa where = tables_.make(vcpu, space, va, leaf_level(vma->page()));
+  const u64 entry = PageTables::read(vcpu, where);
+  if (!pte::is_mapped(entry)) {
+    first_touch(vcpu, *vma, va, where, write);
+  } else if (write && !(entry & x86::kWrite)) {
+    write_to_shared(vcpu, space, *vma, va, where, entry);
+  } else {
+    ++statistics_.spurious_faults;
+  }
+  return true;
+}
+
+void MemoryManager::first_touch(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, bool write) {
+  ++statistics_.first_touches;
+  const u64 more = write ? kWritten : 0;
+  switch (vma.source.kind) {
+    case Source::Kind::Anonymous:
+      // Linux, do_anonymous_page: a read maps the zero page, which is not counted; a write gets a
+      // page of its own, its entry dirty from the start.
+      if (write) {
+        PageTables::write(vcpu, where, make_entry(zeroed(vcpu, PageSize::k4K), vma, more));
+      } else {
+        PageTables::write(vcpu, where, make_entry(zero_page_, vma, pte::kSpecial));
+      }
+      break;
+    case Source::Kind::Huge:
+      // Linux, hugetlb_no_page: there is no zero page of that size for explicit huge pages.
+      PageTables::write(vcpu, where, make_entry(zeroed(vcpu, PageSize::k2M), vma, more));
+      break;
+    case Source::Kind::File:
+      if (write) {
+        const Gfn page = file_page(vcpu, vma, va);
+        vma.has_copies = true;
+        PageTables::write(vcpu, where, make_entry(copied(vcpu, page, PageSize::k4K), vma, more));
+      } else {
+        map_file_page(vcpu, vma, va, where);
+      }
+      break;
+  }
+}
+
+void MemoryManager::map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where) {
+  const Gfn page = file_page(vcpu, vma, va);
+  frames_.share(page);
+  PageTables::write(vcpu, where, make_entry(page, vma, 0));
+  // Linux, do_fault_around: the neighbours among 16 that are in the page cache are mapped as well.
+  constexpr u64 kAround = 16 * kPageBytes;
+  const Gva first(va.raw() & ~(kAround - 1));
+  for (Gva near = first; near < first + kAround; near = near + kPageBytes) {
+    if (near == va || !vma.contains(near)) continue;
+    const u64 number = (vma.source.offset + (near - vma.start)) >> kPageShift;
+    const auto cached = page_cache_.find({vma.source.file, number});
+    if (cached == page_cache_.end()) continue;
+    const Gpa entry = Gpa(where.raw() + (near.raw() - va.raw()) / kPageBytes * 8);
+    if (PageTables::read(vcpu, entry) != 0) continue;
+    ++statistics_.mapped_around;
+    frames_.share(cached->second);
+    PageTables::write(vcpu, entry, make_entry(cached->second, vma, 0));
+  }
+}
+
+void MemoryManager::write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where,
+                                    u64 entry) {
+  const PageSize size = vma.page();
+  if (is_exclusive(entry)) {
+    // Linux, wp_page_reuse: no flush, since rights only grow.
+    ++statistics_.reuses;
+    PageTables::write(vcpu, where, entry | x86::kAccessed | kWritten);
+    return;
+  }
+  // Linux, wp_page_copy: the new page is ready before the old entry goes, and between the two
+  // entries every TLB forgets the old one.
+  ++statistics_.copies;
+  const bool special = (entry & pte::kSpecial) != 0;
+  const Gfn page = special ? zeroed(vcpu, size) : copied(vcpu, pte::frame_of(entry), size);
+  vma.has_copies |= vma.source.kind == Source::Kind::File;
+  TlbGather gather(tlb_, space);
+  PageTables::take(vcpu, where);
+  gather.changed(va, size);
+  if (!special) gather.release(pte::frame_of(entry), size);
+  gather.finish(vcpu, frames_);
+  PageTables::write(vcpu, where, make_entry(page, vma, kWritten));
+}
+
+bool MemoryManager::is_exclusive(u64 entry) const {
+  // The page cache holds a reference of its own, so a page with one is anonymous.
+  return !(entry & pte::kSpecial) && frames_.references(pte::frame_of(entry)) == 1;
+}
+
+Gfn MemoryManager::zeroed(Vcpu& vcpu, PageSize size) {
+  const Gfn frame = frames_.allocate(size);
+  for (u64 at = 0; at < page_bytes(size); at += kPageBytes) {
+    vcpu.zero(direct_map(frame.base()) + at, kPageBytes);
+  }
+  return frame;
+}
+
+Gfn MemoryManager::copied(Vcpu& vcpu, Gfn from, PageSize size) {
+  const Gfn frame = frames_.allocate(size);
+  for (u64 at = 0; at < page_bytes(size); at += kPageBytes) {
+    vcpu.copy(direct_map(frame.base()) + at, direct_map(from.base()) + at, kPageBytes);
+  }
+  return frame;
+}
+
+Gfn MemoryManager::file_page(Vcpu& vcpu, const Vma& vma, Gva va) {
+  const u64 number = (vma.source.offset + (va - vma.start)) >> kPageShift;
+  const std::pair key(vma.source.file, number);
+  if (const auto cached = page_cache_.find(key); cached != page_cache_.end()) return cached->second;
+  const Gfn fresh = zeroed(vcpu, PageSize::k4K);
+  // Another vCPU may have brought the page meanwhile.
+  const auto [entry, inserted] = page_cache_.emplace(key, fresh);
+  if (!inserted) frames_.release(fresh);
+  return entry->second;
+}
+
+}  // namespace mmuscope

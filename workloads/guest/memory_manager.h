@@ -1,0 +1,76 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "workloads/guest/boot.h"
+#include "workloads/guest/guest_tlb.h"
+#include "workloads/guest/page_tables.h"
+
+namespace mmuscope {
+
+/// Mappings, page faults and copy-on-write of all address spaces: what Linux's mm/ and
+/// arch/x86/mm/ do to page tables, access for access as far as the comments say. Takes the locks it
+/// needs. Page contents: anonymous memory is zeroed by the CPU when it is given; a file is a
+/// ramfs's hole, so its page cache is zeroed, too, on first use and is never given back.
+class MemoryManager {
+ public:
+  MemoryManager(Machine& machine, const BootImage& image, KernelStatistics& statistics);
+
+  /// An empty address space: a zeroed root with the kernel half copied in. Linux, pgd_alloc.
+  std::shared_ptr<AddressSpace> create(Vcpu& vcpu);
+  /// Clears and frees all that the address space has. Linux, exit_mmap. No one may use it any more.
+  void destroy(Vcpu& vcpu, AddressSpace& space);
+  /// Gives the empty address space `to` the mappings of `from`, and copies or shares their pages.
+  /// Linux, dup_mmap.
+  void copy(Vcpu& vcpu, AddressSpace& from, AddressSpace& to);
+
+  // System calls: see Kernel. Addresses and lengths are judged here.
+  std::optional<Gva> map(Vcpu& vcpu, AddressSpace& space, std::optional<Gva> where, u64 bytes,
+                         u8 rights, Source source);
+  bool unmap(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes);
+  bool protect(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes, u8 rights);
+  bool set_heap_end(Vcpu& vcpu, AddressSpace& space, Gva end);
+  std::optional<Gva> remap(Vcpu& vcpu, AddressSpace& space, Gva start, u64 old_bytes, u64 new_bytes,
+                           std::optional<Gva> to);
+  bool toggle_software_bit(Vcpu& vcpu, AddressSpace& space, Gva va);
+
+  /// Serves a page fault; false if no mapping permits the access.
+  bool fault(Vcpu& vcpu, AddressSpace& space, const GuestFault& fault);
+
+  GuestTlb& tlb() { return tlb_; }
+  FrameAllocator& frames() { return frames_; }
+  Gfn zero_page() const { return zero_page_; }
+  u64 cached_file_pages() const { return page_cache_.size(); }
+
+ private:
+  // Ranges, with the lock held.
+  void unmap_locked(Vcpu& vcpu, AddressSpace& space, Gva start, Gva end);
+  void clear(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, const Vma& vma, bool teardown);
+  void protect_entries(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, const Vma& vma);
+  void copy_entries(Vcpu& vcpu, AddressSpace& from, AddressSpace& to, const Vma& vma);
+  void move_entries(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, const Vma& from, Gva to);
+  std::optional<Gva> remap_locked(Vcpu& vcpu, AddressSpace& space, Vma old, u64 new_bytes,
+                                  std::optional<Gva> to);
+  // Faults, with the lock held.
+  void first_touch(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, bool write);
+  void map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where);
+  void write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where, u64 entry);
+  Gfn zeroed(Vcpu& vcpu, PageSize size);
+  Gfn copied(Vcpu& vcpu, Gfn from, PageSize size);
+  Gfn file_page(Vcpu& vcpu, const Vma& vma, Gva va);
+  /// True if no one but the entry refers to the page, which is anonymous then.
+  bool is_exclusive(u64 entry) const;
+
+  Gpa kernel_root_;
+  Gfn zero_page_;
+  KernelStatistics& statistics_;
+  FrameAllocator frames_;
+  PageTables tables_;
+  GuestTlb tlb_;
+  std::map<std::pair<u32, u64>, Gfn> page_cache_;  // by file and page number
+};
+
+}  // namespace mmuscope

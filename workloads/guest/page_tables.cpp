@@ -1,0 +1,77 @@
+#include "workloads/guest/page_tables.h"
+
+namespace mmuscope {
+
+namespace {
+
+// Upper entries of the user half grant everything; the leaves decide. Linux, _PAGE_TABLE.
+constexpr u64 kUserTable = x86::kPresent | x86::kWrite | x86::kUser | x86::kAccessed | x86::kDirty;
+
+}  // namespace
+
+Gpa PageTables::allocate(Vcpu& vcpu) {
+  const Gpa table = frames_.allocate().base();
+  vcpu.zero(direct_map(table), kPageBytes);
+  return table;
+}
+
+std::optional<Gpa> PageTables::find(Vcpu& vcpu, const AddressSpace& space, Gva va, unsigned level) {
+  Gpa table = space.root;
+  for (unsigned l = 4; l > level; --l) {
+    const u64 entry = read(vcpu, table + 8 * table_index(va, l));
+    if (!(entry & x86::kPresent) || (entry & x86::kLarge)) return std::nullopt;
+    table = Gpa(entry & x86::kAddressMask);
+  }
+  return table + 8 * table_index(va, level);
+}
+
+Gpa PageTables::make(Vcpu& vcpu, AddressSpace& space, Gva va, unsigned level) {
+  Gpa table = space.root;
+  for (unsigned l = 4; l > level; --l) {
+    const Gpa where = table + 8 * table_index(va, l);
+    u64 entry = read(vcpu, where);
+    if (!(entry & x86::kPresent)) {
+      entry = allocate(vcpu).raw() | kUserTable;
+      ++space.table_pages;
+      write(vcpu, where, entry);
+    }
+    assert(!(entry & x86::kLarge) && "a table is wanted where a large page is mapped");
+    table = Gpa(entry & x86::kAddressMask);
+  }
+  return table + 8 * table_index(va, level);
+}
+
+void PageTables::unlink(Vcpu& vcpu, AddressSpace& space, Gva start, Gva end, Gva floor, Gva ceiling,
+                        std::vector<Gfn>& freed) {
+  unlink_below(vcpu, space, space.root, 4, start, end, floor, ceiling, freed);
+}
+
+void PageTables::unlink_below(Vcpu& vcpu, AddressSpace& space, Gpa table, unsigned level, Gva start,
+                              Gva end, Gva floor, Gva ceiling, std::vector<Gfn>& freed) {
+  for (Gva va = start_of_region(start, level); va < end; va = va + region_bytes(level)) {
+    const Gpa where = table + 8 * table_index(va, level);
+    const u64 entry = read(vcpu, where);
+    if (!(entry & x86::kPresent) || (entry & x86::kLarge)) continue;
+    const Gpa below(entry & x86::kAddressMask);
+    if (level > 2) {
+      unlink_below(vcpu, space, below, level - 1, std::max(va, start),
+                   std::min(va + region_bytes(level), end), floor, ceiling, freed);
+    }
+    if (va < floor || va + region_bytes(level) > ceiling) continue;
+    write(vcpu, where, 0);
+    freed.push_back(below.frame());
+    --space.table_pages;
+  }
+}
+
+void PageTables::clear_bits(Vcpu& vcpu, Gpa where, u64 seen, u64 bits) {
+  // Linux does this by a locked AND or a compare-and-exchange loop. An exchange that finds flags
+  // set since `seen` was read puts them back.
+  u64 wanted = seen & ~bits;
+  for (u64 old = vcpu.exchange(direct_map(where), wanted); (old & ~bits & ~wanted) != 0;) {
+    wanted |= old & ~bits;
+    old = vcpu.exchange(direct_map(where), wanted);
+  }
+}
+
+}  // namespace mmuscope
