@@ -71,31 +71,26 @@ struct VmExit {
   const StoreOp* store = nullptr;  ///< the store under way when a write exits, for emulation
 };
 
-/// What a walk by the hardware ends in.
+/// What a walk by the hardware ends in; only the member that `kind` names exists.
 struct Outcome {
   enum class Kind : u8 { Translated, Fault, Exit };
-  Kind kind = Kind::Translated;
-  Translation translation;
-  GuestFault fault;
-  VmExit exit;
+  Kind kind;
+  union {
+    Translation translation;
+    GuestFault fault;
+    VmExit exit;
+  };
 
-  static Outcome translated(const Translation& t) {
-    Outcome o;
-    o.translation = t;
-    return o;
-  }
+  static Outcome translated(const Translation& t) { return Outcome(t); }
   static Outcome fault_of(GuestFault::Kind kind, u32 code, Gva va) {
-    Outcome o;
-    o.kind = Kind::Fault;
-    o.fault = {kind, code, va};
-    return o;
+    return Outcome(GuestFault{kind, code, va});
   }
-  static Outcome exit_with(const VmExit& e) {
-    Outcome o;
-    o.kind = Kind::Exit;
-    o.exit = e;
-    return o;
-  }
+  static Outcome exit_with(const VmExit& e) { return Outcome(e); }
+
+ private:
+  explicit Outcome(const Translation& t) : kind(Kind::Translated), translation(t) {}
+  explicit Outcome(const GuestFault& f) : kind(Kind::Fault), fault(f) {}
+  explicit Outcome(const VmExit& e) : kind(Kind::Exit), exit(e) {}
 };
 
 /// How the guest goes on after an exit.

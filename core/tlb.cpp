@@ -18,7 +18,7 @@ TlbLevel::TlbLevel(const std::vector<TlbGeometry>& banks) {
       if ((b.sizes & (1u << size)) && n < 2) banks_of_[size][n++] = &b;
     }
   }
-  keys_.resize(slots);
+  tags_.resize(slots + 3);
   stamps_.resize(slots);
   entries_.resize(slots);
   // Several times as many hints as entries, so that pages in use seldom share one.
@@ -27,55 +27,17 @@ TlbLevel::TlbLevel(const std::vector<TlbGeometry>& banks) {
   hint_mask_ = hints - 1;
 }
 
-u32 TlbLevel::find(Gva va, Context context) {
-  const u32 guess = hint(va);
-  if (entries_[guess].answers(va, context)) return guess;
-  for (unsigned s = 0; s < kPageSizes; ++s) {
-    if (live_[s] == 0) continue;
-    const auto size = static_cast<PageSize>(s);
-    const u64 wanted = key(va, size);
-    const auto [begin, end] = set_for(va, size);
-    for (u32 slot = begin; slot < end; ++slot) {
-      if (keys_[slot] == wanted && entries_[slot].answers(va, context)) {
-        remember(va, slot);
-        return slot;
-      }
-    }
-  }
-  return kNone;
-}
-
-u32 TlbLevel::insert(const TlbEntry& entry, u64 now) {
-  const u64 wanted = key(Gva(entry.va), entry.size);
-  const auto [begin, end] = set_for(Gva(entry.va), entry.size);
-  u32 victim = begin;
-  for (u32 slot = begin; slot < end; ++slot) {
-    if (keys_[slot] == wanted && entries_[slot].context == entry.context) {
-      victim = slot;  // the same page again, with other rights
-      break;
-    }
-    // A free slot has stamp 0, older than any used one.
-    if (stamps_[slot] < stamps_[victim]) victim = slot;
-  }
-  if (keys_[victim] != 0) --live_[static_cast<unsigned>(entries_[victim].size)];
-  ++live_[static_cast<unsigned>(entry.size)];
-  keys_[victim] = wanted;
-  entries_[victim] = entry;
-  stamps_[victim] = now;
-  return victim;
-}
-
 void TlbLevel::drop(u32 slot) {
   --live_[static_cast<unsigned>(entries_[slot].size)];
   entries_[slot] = TlbEntry{};
-  keys_[slot] = 0;
+  tags_[slot] = 0;
   stamps_[slot] = 0;
 }
 
 void TlbLevel::invalidate(const FlushMatch& match) {
   if (live() == 0) return;
-  for (u32 slot = 0; slot < keys_.size(); ++slot) {
-    if (keys_[slot] != 0 && entries_[slot].matches(match)) drop(slot);
+  for (u32 slot = 0; slot < entries_.size(); ++slot) {
+    if (tags_[slot] != 0 && entries_[slot].matches(match)) drop(slot);
   }
 }
 
@@ -83,9 +45,11 @@ void TlbLevel::invalidate_page(Gva va, const FlushMatch& match) {
   for (unsigned s = 0; s < kPageSizes; ++s) {
     if (live_[s] == 0) continue;
     const auto size = static_cast<PageSize>(s);
+    const u64 page = va.align_down(size).raw();
     const auto [begin, end] = set_for(va, size);
     for (u32 slot = begin; slot < end; ++slot) {
-      if (keys_[slot] == key(va, size) && entries_[slot].matches(match)) drop(slot);
+      const TlbEntry& e = entries_[slot];
+      if (e.va == page && e.size == size && e.matches(match)) drop(slot);
     }
   }
 }
@@ -121,26 +85,22 @@ const TlbEntry& Tlb::fill_first(AccessKind kind, Gva va, const TlbEntry& entry, 
   TlbLevel& l1 = first(kind);
   PageSize size = entry.size;
   while (!l1.holds(size)) size = static_cast<PageSize>(static_cast<unsigned>(size) - 1);
-  const u32 slot = l1.insert(size == entry.size ? entry : part_of(entry, va, size), now);
-  l1.remember(va, slot);
-  return l1.entry(slot);
+  return l1.entry(l1.insert(va, size == entry.size ? entry : part_of(entry, va, size), now));
 }
 
 TlbEntry Tlb::part_of(const TlbEntry& entry, Gva va, PageSize size) {
   TlbEntry part = entry;
   part.va = va.align_down(size).raw();
-  part.va_mask = ~(page_bytes(size) - 1);
+  part.offset_mask = static_cast<u32>(page_bytes(size) - 1);
   part.size = size;
-  part.page = entry.page + (part.va - entry.va);
   part.data = entry.data + (part.va - entry.va);
   return part;
 }
 
 const TlbEntry& Tlb::fill(AccessKind kind, Gva va, const TlbEntry& entry, u64 now) {
   const TlbEntry& cached = fill_first(kind, va, entry, now);
-  if (TlbLevel* l2 = second(kind); l2 != nullptr && l2->holds(cached.size)) {
-    l2->remember(va, l2->insert(cached, now));
-  }
+  TlbLevel* l2 = second(kind);
+  if (l2 != nullptr && l2->holds(cached.size)) l2->insert(va, cached, now);
   return cached;
 }
 

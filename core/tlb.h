@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <vector>
 
 #include "core/cpu_model.h"
@@ -29,51 +30,60 @@ struct FlushMatch {
   }
 };
 
-/// One cached translation. A global one answers for every PCID of its space.
-struct alignas(64) TlbEntry {
-  u64 va = ~u64{0};       ///< page base
-  u64 va_mask = ~u64{0};  ///< all bits above the page offset
-  Context context = kNoContext;
-  Context context_mask = ~Context{0};
+/// One cached translation, half a cache line of the emulator's. A global one answers for every PCID
+/// of its space.
+struct alignas(32) TlbEntry {
+  u64 va = ~u64{0};           ///< page base
   std::byte* data = nullptr;  ///< the page's bytes in the emulator's memory
-  Hpa page;
+  Context context = kNoContext;
+  Context context_mask = ~Context{0};  ///< bits of `context` that must agree
+  u32 offset_mask = 0;                 ///< bits of an address that lie within the page
   u8 rights = 0;
   PageSize size = PageSize::k4K;
   bool global = false;
 
   bool valid() const { return context != kNoContext; }
   bool answers(Gva a, Context c) const {
-    return (((a.raw() ^ va) & va_mask) | ((c ^ context) & context_mask)) == 0;
+    return (((a.raw() ^ va) & ~u64{offset_mask}) | ((c ^ context) & context_mask)) == 0;
   }
+  std::byte* at(Gva a) const { return data + (a.raw() & offset_mask); }
   bool matches(const FlushMatch& m) const {
     return valid() && ((context ^ m.context) & m.mask & context_mask) == 0 &&
            !(m.keep_globals && global);
   }
 };
+static_assert(sizeof(TlbEntry) == 32);
 
 /// One level of a TLB: one or several banks (an array of sets x ways for one or several page
 /// sizes), least recently used replaced. Any number of sets: the index is the page number modulo
 /// it.
+///
+/// A look-up tries the slot in which the page was last found (a hint, proved by the entry itself),
+/// then compares the 32-bit tags of a set four at a time, without branches that depend on where a
+/// match stands.
 class TlbLevel {
  public:
   explicit TlbLevel(const std::vector<TlbGeometry>& banks);
   TlbLevel(TlbLevel&&) = default;  // banks_ keeps its place, so banks_of_ stays right
 
   bool holds(PageSize size) const { return banks_of_[static_cast<unsigned>(size)][0] != nullptr; }
-  /// The slot of the entry that answers, or kNone.
-  u32 find(Gva va, Context context);
+  /// The slot of the entry that answers, or kNone: tries the hint, then search().
+  u32 find(Gva va, Context context) {
+    const u32 guess = hint(va);
+    return entries_[guess].answers(va, context) ? guess : search(va, context);
+  }
+  /// The same for callers to whom the hint was no use.
+  u32 search(Gva va, Context context);
   /// Replaces the least recently used entry of the set (a free one first) and returns its slot.
-  /// The size must be one that this level holds.
-  u32 insert(const TlbEntry& entry, u64 now);
+  /// The size must be one that this level holds, and no entry may answer for the page yet.
+  u32 insert(Gva va, const TlbEntry& entry, u64 now);
   void invalidate(const FlushMatch& match);
   void invalidate_page(Gva va, const FlushMatch& match);
   u64 live() const { return live_[0] + live_[1] + live_[2]; }
   static constexpr u32 kNone = ~u32{0};
 
   // The vCPU's inline hit path.
-  /// The slot in which a look-up of this page was last answered: where to look first, not a proof.
   u32 hint(Gva va) const { return hints_[hint_index(va)]; }
-  void remember(Gva va, u32 slot) { hints_[hint_index(va)] = static_cast<u16>(slot); }
   const TlbEntry& entry(u32 slot) const { return entries_[slot]; }
   void touch(u32 slot, u64 now) { stamps_[slot] = now; }
 
@@ -82,9 +92,6 @@ class TlbLevel {
     u32 first_slot, sets, ways;
     u32 set_mask;  // sets - 1 if that is a mask, else 0
     u8 sizes;      // bit per PageSize
-    u32 set_base(u64 page) const {
-      return first_slot + static_cast<u32>(set_mask ? page & set_mask : page % sets) * ways;
-    }
   };
   struct Set {
     u32 begin, end;
@@ -96,14 +103,17 @@ class TlbLevel {
     const u64 page = va.raw() >> page_shift(size);
     const Bank* bank = banks[0];
     if (banks[1] != nullptr && page / bank->sets % 2 == 1) bank = banks[1];
-    const u32 base = bank->set_base(page);
+    const u64 set = bank->set_mask ? page & bank->set_mask : page % bank->sets;
+    const u32 base = bank->first_slot + static_cast<u32>(set) * bank->ways;
     return {base, base + bank->ways};
   }
   unsigned hint_index(Gva va) const {
     return static_cast<unsigned>(va.raw() >> kPageShift) & hint_mask_;
   }
-  static u64 key(Gva va, PageSize size) {
-    return va.align_down(size).raw() | static_cast<u64>(size) << 1 | 1;
+  void remember(Gva va, u32 slot) { hints_[hint_index(va)] = static_cast<u16>(slot); }
+  /// Part of the page number, the size, and 1; 0 is a free slot.
+  static u32 tag(Gva va, PageSize size) {
+    return static_cast<u32>(va.raw() >> page_shift(size)) << 3 | static_cast<u32>(size) << 1 | 1;
   }
   void drop(u32 slot);
 
@@ -111,11 +121,52 @@ class TlbLevel {
   std::array<std::array<const Bank*, 2>, kPageSizes> banks_of_{};  // into banks_
   unsigned hint_mask_;
   std::array<u64, kPageSizes> live_{};
-  std::vector<u64> keys_;  // page base | size | valid: what a set is searched by
+  std::vector<u32> tags_;  // three more than slots, so that four can always be compared
   std::vector<u64> stamps_;
   std::vector<TlbEntry> entries_;
   std::vector<u16> hints_;
 };
+
+inline u32 TlbLevel::search(Gva va, Context context) {
+  for (unsigned s = 0; s < kPageSizes; ++s) {
+    if (live_[s] == 0) continue;
+    const auto size = static_cast<PageSize>(s);
+    const u32 wanted = tag(va, size);
+    const auto [begin, end] = set_for(va, size);
+    for (u32 four = begin; four < end; four += 4) {
+      const u32* t = &tags_[four];
+      u32 equal =
+          (t[0] == wanted) | (t[1] == wanted) << 1 | (t[2] == wanted) << 2 | (t[3] == wanted) << 3;
+      for (; equal != 0; equal &= equal - 1) {
+        const u32 slot = four + static_cast<u32>(std::countr_zero(equal));
+        if (entries_[slot].answers(va, context)) {
+          remember(va, slot);
+          return slot;
+        }
+      }
+    }
+  }
+  return kNone;
+}
+
+inline u32 TlbLevel::insert(Gva va, const TlbEntry& entry, u64 now) {
+  const auto [begin, end] = set_for(va, entry.size);
+  u32 victim = begin;
+  u64 oldest = stamps_[begin];  // a free slot has stamp 0, older than any used one
+  for (u32 slot = begin + 1; slot < end; ++slot) {
+    const bool older = stamps_[slot] < oldest;
+    victim = older ? slot : victim;
+    oldest = older ? stamps_[slot] : oldest;
+  }
+  const u32 old = tags_[victim];
+  if (old != 0) --live_[old >> 1 & 3];
+  ++live_[static_cast<unsigned>(entry.size)];
+  tags_[victim] = tag(va, entry.size);
+  entries_[victim] = entry;
+  stamps_[victim] = now;
+  remember(va, victim);
+  return victim;
+}
 
 /// The TLBs of one physical CPU: first level for data and for instructions, second level for both
 /// (or one each, as on AMD). An entry found in the second level is copied into the first.

@@ -56,7 +56,7 @@ void Vcpu::enter_guest_first() {
   machine_.pager().start(*this);
 }
 
-void Vcpu::begin_access(AccessKind kind) {
+inline void Vcpu::begin_access(AccessKind kind) {
   begin_instruction();
   if (tick_ == deadline_) {
     deadline_ = tick_ + machine_.config().quantum;
@@ -67,34 +67,36 @@ void Vcpu::begin_access(AccessKind kind) {
   if (kind == AccessKind::Fetch) ++counters[Event::Fetch];
 }
 
-std::byte* Vcpu::lookup(AccessKind kind, Gva va) {
+inline std::byte* Vcpu::lookup(AccessKind kind, Gva va) {
   const u8 need = required_[static_cast<unsigned>(kind)];
-  const auto data = [va](const TlbEntry& e) { return e.data + (va.raw() & ~e.va_mask); };
   TlbLevel& l1 = tlb_.first(kind);
   const u32 near = l1.find(va, context_);
   if (near != TlbLevel::kNone && permits(l1.entry(near).rights, need)) {
     l1.touch(near, tick_);
-    return data(l1.entry(near));
+    return l1.entry(near).at(va);
   }
   ++counters[Event::TlbL1Miss];
-  if (const TlbEntry* e = tlb_.find_second(kind, va, context_, tick_)) {
-    if (permits(e->rights, need)) {
-      ++counters[Event::TlbL2Hit];
-      return data(tlb_.fill_first(kind, va, *e, tick_));
-    }
-    // An entry whose rights do not do is not trusted to say no: the tables are.
-    tlb_.invalidate_page(va, FlushMatch::pcid(context_, false));
-  } else if (near != TlbLevel::kNone) {
+  const TlbEntry* far = tlb_.find_second(kind, va, context_, tick_);
+  if (far != nullptr && permits(far->rights, need)) {
+    ++counters[Event::TlbL2Hit];
+    return tlb_.fill_first(kind, va, *far, tick_).at(va);
+  }
+  // An entry whose rights do not do is not trusted to say no: the tables are.
+  if (far != nullptr || near != TlbLevel::kNone) {
     tlb_.invalidate_page(va, FlushMatch::pcid(context_, false));
   }
   return nullptr;
 }
 
-Vcpu::Slow Vcpu::resolve(Gva va, Access access, const StoreOp* op) {
-  begin_access(access.kind);
+std::byte* Vcpu::first_look(AccessKind kind, Gva va) {
+  begin_access(kind);
+  return lookup(kind, va);
+}
+
+Vcpu::Slow Vcpu::resolve(Gva va, Access access, const StoreOp* op, std::byte* found) {
   Slow out;
-  out.data = lookup(access.kind, va);
-  if (out.data == nullptr) resolve_miss(va, access, op, out);
+  out.data = found;
+  if (found == nullptr) resolve_miss(va, access, op, out);
   return out;
 }
 
@@ -127,16 +129,14 @@ void Vcpu::resolve_miss(Gva va, Access access, const StoreOp* op, Slow& out) {
 std::byte* Vcpu::cache(Gva va, AccessKind kind, const Translation& t) {
   TlbEntry e;
   e.va = va.align_down(t.size).raw();
-  e.va_mask = ~(page_bytes(t.size) - 1);
+  e.offset_mask = static_cast<u32>(page_bytes(t.size) - 1);
   e.context_mask = t.global ? ~kPcidBits : ~Context{0};
   e.context = context_ & e.context_mask;
   e.data = machine_.memory().at(t.page);
-  e.page = t.page;
   e.rights = t.rights;
   e.size = t.size;
   e.global = t.global;
-  const TlbEntry& cached = tlb_.fill(kind, va, e, tick_);
-  return cached.data + (va.raw() & ~cached.va_mask);
+  return tlb_.fill(kind, va, e, tick_).at(va);
 }
 
 bool Vcpu::serve_exit(const VmExit& exit, Slow& out) {
@@ -172,10 +172,10 @@ Resume Vcpu::leave_guest(const VmExit& exit) {
   return r;
 }
 
-Vcpu::Slow Vcpu::resolve_handled(Gva va, AccessKind kind, const StoreOp* op) {
-  for (;;) {
+Vcpu::Slow Vcpu::resolve_handled(Gva va, AccessKind kind, const StoreOp* op, std::byte* found) {
+  for (;; found = first_look(kind, va)) {
     const Access access{kind, privilege_};
-    Slow s = resolve(va, access, op);
+    Slow s = resolve(va, access, op, found);
     if (!s.failed) return s;
     if (s.fault.kind == GuestFault::Kind::PageFault) ++counters[Event::GuestPageFault];
     if (observer_ != nullptr) observe(va, access, op != nullptr ? *op : StoreOp{}, s, 0);
@@ -208,18 +208,25 @@ void Vcpu::observe(Gva va, Access access, const StoreOp& op, const Slow& s, u64 
 }
 
 u64 Vcpu::load_slow(Gva va, unsigned bytes) {
+  std::byte* found = first_look(AccessKind::Read, va);
+  if (found != nullptr && observer_ == nullptr) [[likely]]
+    return read_bytes(found, bytes);
   const StoreOp op{0, static_cast<u16>(bytes), false, false};
-  const Slow s = resolve_handled(va, AccessKind::Read, nullptr);
+  const Slow s = resolve_handled(va, AccessKind::Read, nullptr, found);
   return s.failed ? 0 : perform(va, {AccessKind::Read, privilege_}, op, s);
 }
 
 u64 Vcpu::store_slow(Gva va, StoreOp op) {
-  const Slow s = resolve_handled(va, AccessKind::Write, &op);
+  std::byte* found = first_look(AccessKind::Write, va);
+  const Slow s = resolve_handled(va, AccessKind::Write, &op, found);
   return s.failed ? 0 : perform(va, {AccessKind::Write, privilege_}, op, s);
 }
 
 void Vcpu::fetch_slow(Gva va) {
-  const Slow s = resolve_handled(va, AccessKind::Fetch, nullptr);
+  std::byte* found = first_look(AccessKind::Fetch, va);
+  if (found != nullptr && observer_ == nullptr) [[likely]]
+    return;
+  const Slow s = resolve_handled(va, AccessKind::Fetch, nullptr, found);
   if (!s.failed) perform(va, {AccessKind::Fetch, privilege_}, {}, s);
 }
 
@@ -231,7 +238,7 @@ u64 Vcpu::exchange(Gva va, u64 value) {
 void Vcpu::zero(Gva va, u64 bytes) {
   assert(va.page_offset() + bytes <= kPageBytes);
   const StoreOp op{0, static_cast<u16>(bytes), false, true};
-  const Slow s = resolve_handled(va, AccessKind::Write, &op);
+  const Slow s = resolve_handled(va, AccessKind::Write, &op, first_look(AccessKind::Write, va));
   if (s.failed) return;
   assert(!s.completed && "string stores are not emulated");
   zero_bytes(s.data, bytes);
@@ -241,9 +248,11 @@ void Vcpu::zero(Gva va, u64 bytes) {
 void Vcpu::copy(Gva to, Gva from, u64 bytes) {
   assert(to.page_offset() + bytes <= kPageBytes && from.page_offset() + bytes <= kPageBytes);
   const StoreOp op{0, static_cast<u16>(bytes), false, true};
-  const Slow target = resolve_handled(to, AccessKind::Write, &op);
+  const Slow target =
+      resolve_handled(to, AccessKind::Write, &op, first_look(AccessKind::Write, to));
   if (target.failed) return;
-  const Slow source = resolve_handled(from, AccessKind::Read, nullptr);
+  const Slow source =
+      resolve_handled(from, AccessKind::Read, nullptr, first_look(AccessKind::Read, from));
   if (source.failed) return;
   std::memmove(target.data, source.data, bytes);
   if (observer_ != nullptr) {
@@ -254,7 +263,8 @@ void Vcpu::copy(Gva to, Gva from, u64 bytes) {
 
 AccessResult Vcpu::try_access(Gva va, AccessKind kind, StoreOp op) {
   const Access access{kind, privilege_};
-  const Slow s = resolve(va, access, kind == AccessKind::Write ? &op : nullptr);
+  const Slow s =
+      resolve(va, access, kind == AccessKind::Write ? &op : nullptr, first_look(kind, va));
   if (s.failed) {
     if (s.fault.kind == GuestFault::Kind::PageFault) ++counters[Event::GuestPageFault];
     if (observer_ != nullptr) observe(va, access, op, s, 0);

@@ -147,10 +147,12 @@ class Vcpu {
   u64 load_slow(Gva va, unsigned bytes);
   u64 store_slow(Gva va, StoreOp op);
   void fetch_slow(Gva va);
-  /// One access up to its data: TLB, walk, exits; a fault is returned.
-  Slow resolve(Gva va, Access access, const StoreOp* op);
+  /// Begins an access, counts it and looks it up in the TLBs; its data, or nullptr.
+  std::byte* first_look(AccessKind kind, Gva va);
+  /// One access up to its data, what its first look found given; a fault is returned.
+  Slow resolve(Gva va, Access access, const StoreOp* op, std::byte* found);
   /// The same, with the guest's handler run until the access is done or given up.
-  Slow resolve_handled(Gva va, AccessKind kind, const StoreOp* op);
+  Slow resolve_handled(Gva va, AccessKind kind, const StoreOp* op, std::byte* found);
   /// The data of an access that either TLB level answers with enough rights; counts the miss and
   /// drops what is cached with too few.
   std::byte* lookup(AccessKind kind, Gva va);
@@ -210,7 +212,7 @@ inline std::byte* Vcpu::hit(Gva va) {
     l1.touch(slot, ++tick_);
     if constexpr (kKind == AccessKind::Write) ++counters[Event::Store];
     if constexpr (kKind == AccessKind::Fetch) ++counters[Event::Fetch];
-    return e.data + (va.raw() & ~e.va_mask);
+    return e.at(va);
   }
   return nullptr;
 }
