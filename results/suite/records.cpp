@@ -139,13 +139,24 @@ void fill_slowdown(std::vector<CellText>& cells) {
   }
 }
 
+std::string suite_csv(const std::vector<CellText>& cells) {
+  std::string text = csv_line(csv_header(suite_columns()));
+  for (const CellText& cell : cells) text += csv_line(cell.suite);
+  return text;
+}
+
+std::string processes_csv(const std::vector<CellText>& cells) {
+  return csv_text(process_columns(), cells, &CellText::processes);
+}
+
+std::string vcpus_csv(const std::vector<CellText>& cells) {
+  return csv_text(vcpu_columns(), cells, &CellText::vcpus);
+}
+
 void write_records(const fs::path& folder, const std::vector<CellText>& cells) {
-  std::string suite = csv_line(csv_header(suite_columns()));
-  for (const CellText& cell : cells) suite += csv_line(cell.suite);
-  write_file((folder / "suite.csv").string(), suite);
-  write_file((folder / "processes.csv").string(),
-             csv_text(process_columns(), cells, &CellText::processes));
-  write_file((folder / "vcpus.csv").string(), csv_text(vcpu_columns(), cells, &CellText::vcpus));
+  write_file((folder / "suite.csv").string(), suite_csv(cells));
+  write_file((folder / "processes.csv").string(), processes_csv(cells));
+  write_file((folder / "vcpus.csv").string(), vcpus_csv(cells));
 }
 
 Records read_records(const fs::path& folder) {

@@ -15,6 +15,11 @@ using Records = std::map<std::string, CellText>;
 /// The identity of a row of suite.csv, the same text as identity(Experiment) gives.
 std::string identity(const CsvRow& suite_row);
 
+/// The text of each file, in the order given.
+std::string suite_csv(const std::vector<CellText>& cells);
+std::string processes_csv(const std::vector<CellText>& cells);
+std::string vcpus_csv(const std::vector<CellText>& cells);
+
 /// Writes the three files into the folder, in the order given.
 void write_records(const std::filesystem::path& folder, const std::vector<CellText>& cells);
 

@@ -1,0 +1,108 @@
+#include "results/commands/command_line.h"
+
+#include <fmt/format.h>
+
+#include <boost/program_options/errors.hpp>
+#include <boost/program_options/parsers.hpp>
+#include <boost/program_options/positional_options.hpp>
+#include <boost/program_options/value_semantic.hpp>
+#include <sstream>
+
+#include "core/error.h"
+#include "core/params.h"
+
+namespace mmuscope {
+namespace po = boost::program_options;
+
+CommandLine& CommandLine::value(const char* name, const char* default_value,
+                                const std::string& meaning) {
+  auto* semantic = po::value<std::string>()->value_name(*default_value ? "VALUE" : "TEXT");
+  if (*default_value != '\0') semantic->default_value(default_value);
+  options_.add_options()(name, semantic, meaning.c_str());
+  return *this;
+}
+
+CommandLine& CommandLine::repeated(const char* name, const std::string& meaning) {
+  options_.add_options()(name,
+                         po::value<std::vector<std::string>>()->composing()->value_name("TEXT"),
+                         meaning.c_str());
+  return *this;
+}
+
+CommandLine& CommandLine::flag(const char* name, const char* meaning) {
+  options_.add_options()(name, meaning);
+  return *this;
+}
+
+CommandLine& CommandLine::words(const char* name) {
+  words_ = name;
+  hidden_.add_options()(name, po::value<std::vector<std::string>>());
+  return *this;
+}
+
+bool CommandLine::parse(const Args& args) {
+  flag("help", "print this");
+  po::options_description all;
+  all.add(options_).add(hidden_);
+  po::positional_options_description positional;
+  if (!words_.empty()) positional.add(words_.c_str(), -1);
+  using namespace po::command_line_style;
+  try {
+    po::store(po::command_line_parser(args)
+                  .options(all)
+                  .positional(positional)
+                  .style(unix_style & ~allow_guessing)
+                  .run(),
+              given_);
+    po::notify(given_);
+  } catch (const po::too_many_positional_options_error&) {
+    throw InputError("a word without an option's name; usage: mmuscope " +
+                     std::string(help_.usage));
+  } catch (const po::unknown_option& error) {
+    std::vector<std::string> names;
+    for (const auto& option : options_.options()) names.push_back("--" + option->long_name());
+    const std::vector<std::string_view> views(names.begin(), names.end());
+    throw InputError(unknown_word("option", error.get_option_name(), views));
+  } catch (const po::error& error) {
+    throw InputError(error.what());
+  }
+  if (!has("help")) return true;
+  std::ostringstream described;
+  described << options_;
+  fmt::print("usage: mmuscope {}\n\n{}\n{}{}\nexamples:\n{}", help_.usage, help_.about,
+             described.str(), help_.more ? "\n" + help_.more() : "", help_.examples);
+  return false;
+}
+
+std::string CommandLine::text(const std::string& name) const {
+  return has(name) ? given_[name].as<std::string>() : "";
+}
+
+std::string CommandLine::required(const std::string& name) const {
+  if (!has(name)) {
+    throw InputError("--" + name + " is missing; usage: mmuscope " + std::string(help_.usage));
+  }
+  return text(name);
+}
+
+std::vector<std::string> CommandLine::texts(const std::string& name) const {
+  if (!has(name)) return {};
+  return given_[name].as<std::vector<std::string>>();
+}
+
+u64 CommandLine::number(const std::string& name, u64 min, u64 max) const {
+  const std::string lowest = std::to_string(min);
+  const ParamInfo info{name,
+                       ParamInfo::Kind::Count,
+                       lowest,
+                       "",
+                       "",
+                       static_cast<double>(min),
+                       static_cast<double>(max),
+                       ""};
+  Params params("command line", std::span(&info, 1));
+  params.set(name, text(name));
+  return params.count(name);
+}
+
+}  // namespace mmuscope

@@ -1,0 +1,33 @@
+#include "results/commands/commands.h"
+
+#include <array>
+#include <csignal>
+
+namespace mmuscope {
+namespace {
+
+constexpr std::array kCommands = {
+    Command{"list", "the catalogues: pagers, workloads, cpus, columns, suites, costs",
+            list_command},
+    Command{"run", "one experiment, its counts in a readable summary", run_command},
+    Command{"compare", "the same guest under several pagers, side by side", compare_command},
+    Command{"suite", "a matrix of experiments, as CSV files", suite_command},
+    Command{"cases", "single-access MMU cases: passed and failed", cases_command},
+    Command{"trace", "recorded programs: import, info, dump", trace_command},
+};
+
+std::atomic<bool> interrupted{false};
+static_assert(std::atomic<bool>::is_always_lock_free, "it is set by a signal handler");
+
+}  // namespace
+
+std::span<const Command> commands() { return kCommands; }
+
+const std::atomic<bool>& catch_interruptions() {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    std::signal(signal, [](int) { interrupted.store(true); });
+  }
+  return interrupted;
+}
+
+}  // namespace mmuscope

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <atomic>
+#include <span>
+
+#include "results/commands/command_line.h"
+
+namespace mmuscope {
+
+/// Exit statuses of the program.
+inline constexpr int kDone = 0, kCheckFailed = 1, kBadInput = 2, kInterrupted = 3;
+
+struct Command {
+  std::string_view name;
+  std::string_view summary;  ///< one line for `mmuscope --help`
+  /// Does it; args are those after the name. Returns the exit status. Results go to standard output
+  /// or files, everything else to standard error. Throws InputError.
+  int (*run)(const Args& args);
+};
+/// Every command, in the order of --help.
+std::span<const Command> commands();
+
+int run_command(const Args& args);
+int compare_command(const Args& args);
+int list_command(const Args& args);
+int suite_command(const Args& args);
+int cases_command(const Args& args);
+int trace_command(const Args& args);
+
+/// From now on an interruption (Ctrl-C, a termination signal) sets the flag instead of ending the
+/// program.
+const std::atomic<bool>& catch_interruptions();
+
+}  // namespace mmuscope

@@ -1,0 +1,137 @@
+#include <fmt/format.h>
+
+#include "core/error.h"
+#include "results/commands/commands.h"
+#include "results/suite/records.h"
+#include "results/tables.h"
+
+namespace mmuscope {
+namespace {
+
+constexpr std::size_t kProcessesShown = 20;
+
+std::string machine_keys() {
+  std::string text = "keys of --set:\n";
+  std::vector<CsvRow> rows;
+  for (const ParamInfo& info : machine_params()) {
+    rows.push_back({fmt::format("  {}={}", info.name, info.default_value), std::string(info.unit),
+                    fmt::format("{} ({})", info.meaning, valid_values(info))});
+  }
+  return text + aligned(rows, 3) +
+         "`mmuscope list workloads`, `list pagers` and `list cpus` show the others.\n";
+}
+
+constexpr CommandHelp kRunHelp = {
+    "run --workload SPEC --pager SPEC [options]",
+    "Runs one experiment and prints what it counted. SPEC is NAME or NAME:key=value,key=value.\n",
+    "  mmuscope run --workload fork --pager shadow\n"
+    "  mmuscope run --workload touch:pattern=uniform --pager nested --set backing=2m --csv -\n",
+    machine_keys};
+constexpr CommandHelp kCompareHelp = {
+    "compare --workload SPEC --pager SPEC --pager SPEC ... [options]",
+    "Runs the same guest under each pager and prints what they counted side by side, with the\n"
+    "ratio to the first. SPEC is NAME or NAME:key=value,key=value.\n",
+    "  mmuscope compare --workload fork --pager native --pager shadow --pager nested\n"
+    "  mmuscope compare --workload switch --vcpus 4 --pager nested --pager nested:ad=off\n",
+    machine_keys};
+
+void add_options(CommandLine& line) {
+  line.value("workload", "", "SPEC of the workload")
+      .repeated("pager", "SPEC of the pager")
+      .value("cpu", std::string(kDefaultCpu).c_str(), "CPU model")
+      .value("vcpus", "1", "virtual CPUs, 1 to 64")
+      .value("seed", "1", "seed of the workload's choices")
+      .repeated("set", "key=value of the machine; may be given again for another key")
+      .value("csv", "", "writes suite.csv's row or rows; - is standard output")
+      .value("processes-csv", "", "writes processes.csv's rows")
+      .value("vcpus-csv", "", "writes vcpus.csv's rows");
+}
+
+ExperimentText experiment_text(const CommandLine& line) {
+  ExperimentText text;
+  text.workload = line.required("workload");
+  text.cpu = line.text("cpu");
+  text.set = line.texts("set");
+  text.vcpus = line.number("vcpus", 1, kMaxVcpus);
+  text.seed = line.number("seed", 0, 0);
+  return text;
+}
+
+/// The CSV files that were asked for. False if one of them is standard output, which then is for
+/// nothing else.
+bool write_csv_files(const CommandLine& line, const std::vector<CellText>& cells) {
+  unsigned to_stdout = 0;
+  for (const char* option : {"csv", "processes-csv", "vcpus-csv"}) {
+    to_stdout += line.text(option) == "-";
+  }
+  if (to_stdout > 1) throw InputError("only one CSV can go to standard output");
+  if (line.has("csv")) write_file(line.text("csv"), suite_csv(cells));
+  if (line.has("processes-csv")) write_file(line.text("processes-csv"), processes_csv(cells));
+  if (line.has("vcpus-csv")) write_file(line.text("vcpus-csv"), vcpus_csv(cells));
+  return to_stdout == 0;
+}
+
+/// Against the first native run, of the same guest as all the others.
+void fill_slowdown(std::vector<Compared>& runs) {
+  for (const Compared& base : runs) {
+    if (base.row.experiment->pager->name != "native" || !base.row.result->ok()) continue;
+    for (Compared& run : runs) {
+      run.row.slowdown = static_cast<double>(run.row.cycles.total()) /
+                         static_cast<double>(base.row.cycles.total());
+    }
+    return;
+  }
+}
+
+/// Runs the workload under each pager in turn; `name` stands in the CSV column suite.
+int run_and_print(const CommandLine& line, const std::string& name,
+                  const std::vector<std::string>& pagers) {
+  ExperimentText text = experiment_text(line);
+  std::vector<Experiment> experiments;
+  for (const std::string& pager : pagers) {
+    text.pager = pager;
+    experiments.push_back(parse_experiment(text));
+  }
+  std::vector<Result> results;
+  for (const Experiment& e : experiments) results.push_back(run_experiment(e));
+
+  std::vector<Compared> runs;
+  bool all_ok = true;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    runs.push_back({pagers[i], make_suite_row(name, i + 1, experiments[i], results[i])});
+    all_ok = all_ok && results[i].ok();
+    if (!results[i].ok()) fmt::print(stderr, "mmuscope: {}: {}\n", pagers[i], results[i].status);
+  }
+  fill_slowdown(runs);
+  std::vector<CellText> cells;
+  for (const Compared& run : runs) cells.push_back(cell_text(run.row));
+  if (write_csv_files(line, cells)) {
+    fmt::print("{}", comparison_table(runs));
+    if (runs.size() == 1 && all_ok) fmt::print("\n{}", process_table(results[0], kProcessesShown));
+  }
+  return all_ok ? kDone : kCheckFailed;
+}
+
+}  // namespace
+
+int run_command(const Args& args) {
+  CommandLine line(kRunHelp);
+  add_options(line);
+  if (!line.parse(args)) return kDone;
+  const std::vector<std::string> pagers = line.texts("pager");
+  if (pagers.size() != 1) {
+    throw InputError("one --pager is needed; `mmuscope compare` takes several");
+  }
+  return run_and_print(line, "run", pagers);
+}
+
+int compare_command(const Args& args) {
+  CommandLine line(kCompareHelp);
+  add_options(line);
+  if (!line.parse(args)) return kDone;
+  const std::vector<std::string> pagers = line.texts("pager");
+  if (pagers.size() < 2) throw InputError("two or more --pager are needed to compare");
+  return run_and_print(line, "compare", pagers);
+}
+
+}  // namespace mmuscope
