@@ -74,10 +74,10 @@ Item make_switch(u64 process) { return {{process, 0, RecordKind::Switch}, {}}; }
 
 Item random_access(Random& random) {
   static constexpr u16 kSizes[] = {1, 2, 4, 8, 8, 8, 16, 32, 10, 28, 512, kMaxAccessBytes};
-  static constexpr u64 kBases[] = {0, 0x4000000, 0x1fff000000, 0x7ffffffff000 - kMaxAccessBytes};
+  static constexpr u64 kBases[] = {0, 0x4000000, 0x1fff000000, kTraceEnd - 2 * kMaxAccessBytes};
   const u16 size = kSizes[random.below(std::size(kSizes))];
   const u64 spread = u64{1} << random.below(13);
-  const u64 address = random.chance(1, 50) ? random.below(kUserEnd - size)
+  const u64 address = random.chance(1, 50) ? random.below(kTraceEnd - size)
                                            : kBases[random.below(4)] + random.below(spread);
   return {{address, size, static_cast<RecordKind>(random.below(4))}, {}};
 }
@@ -308,10 +308,10 @@ TEST_CASE("trace: records that break the rules are refused, with their number") 
   for (const Item& call :
        {make_call(CallKind::Map, 0, {0, 0}, 0x1000), make_call(CallKind::Map, 0, {0, 1}, 0x1001),
         make_call(CallKind::Map, 0, {0, ~u64{0}}, 0x1000),
-        make_call(CallKind::Map, 0, {0, 1}, kUserEnd), make_call(CallKind::Unmap, 0, {0x1000, 0}),
-        make_call(CallKind::Protect, 0, {kUserEnd - kPageBytes, 4097}),
+        make_call(CallKind::Map, 0, {0, 1}, kTraceEnd), make_call(CallKind::Unmap, 0, {0x1000, 0}),
+        make_call(CallKind::Protect, 0, {kTraceEnd - kPageBytes, 4097}),
         make_call(CallKind::Remap, 0, {0x1000, 1, 0}, 0x1000),
-        make_call(CallKind::Break, 0, {}, kUserEnd + 1)}) {
+        make_call(CallKind::Break, 0, {}, kTraceEnd + 1)}) {
     CHECK(contains(message({spawn, make_switch(0), call}), "record 2: "));
   }
 }
@@ -321,7 +321,7 @@ TEST_CASE("trace: an access outside the user half is refused with its number") {
   write(folder / "t", {make_call(CallKind::Spawn),
                        make_switch(0),
                        {{0x1000, 8, RecordKind::Load}, {}},
-                       {{kUserEnd - 8, 8, RecordKind::Load}, {}}});
+                       {{kTraceEnd - 8, 8, RecordKind::Load}, {}}});
   REQUIRE(refusal(folder / "t").empty());
   const std::string whole = file_bytes(folder / "t");
   Blocks blocks = unpack(whole);

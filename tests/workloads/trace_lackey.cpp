@@ -103,11 +103,13 @@ TEST_CASE("lackey: every style of line") {
         "0 - spawn process 0 = 0x7 prog arg (synthesized)\n"
         "1 0 switch\n"
         "2 0 exec = 0x0 prog arg (synthesized)\n"
-        "3 0 mmap 0x401a000 0x1000 0x5 0x32 0xffffffffffffffff 0x0 = 0x401a000 (synthesized)\n"
-        "4 0 mmap 0x4032000 0x1000 0x1 0x32 0xffffffffffffffff 0x0 = 0x4032000 (synthesized)\n"
+        "3 0 mmap 0x401a000 0x1000 0x5 0x12 0x0 0x401a000 = 0x401a000 dynamic linker "
+        "(synthesized)\n"
+        "4 0 mmap 0x4032000 0x1000 0x1 0x12 0x0 0x4032000 = 0x4032000 dynamic linker "
+        "(synthesized)\n"
         "5 0 mmap 0x4033000 0x1000 0x3 0x32 0xffffffffffffffff 0x0 = 0x4033000 (synthesized)\n"
-        "6 0 mmap 0x494f000 0x1000 0x5 0x32 0xffffffffffffffff 0x0 = 0x494f000 (synthesized)\n"
-        "7 0 mmap 0x522d000 0x1000 0x1 0x32 0xffffffffffffffff 0x0 = 0x522d000 (synthesized)\n"
+        "6 0 mmap 0x494f000 0x1000 0x5 0x12 0x0 0x494f000 = 0x494f000 prog (synthesized)\n"
+        "7 0 mmap 0x522d000 0x1000 0x1 0x12 0x0 0x522d000 = 0x522d000 prog (synthesized)\n"
         "8 0 mmap 0x1fff000000 0x1000 0x3 0x32 0xffffffffffffffff 0x0 = 0x1fff000000 "
         "(synthesized)\n"
         "9 0 instruction 0x401ab70 3\n"
@@ -159,18 +161,19 @@ Paths family(const TestFolder& folder) {
 TEST_CASE("lackey: processes are linked, ordered, and made to exec by the documented rules") {
   const TestFolder folder("family");
   const Paths logs = family(folder);
-  const std::string mapped = " 0x32 0xffffffffffffffff 0x0 = ";
+  const std::string zeros = " 0x32 0xffffffffffffffff 0x0 = ";
+  const std::string file = " 0x12 0x0 ";
   const std::string text = dump(folder, logs);
   CHECK(text ==
         "0 - spawn process 0 = 0xa shell (synthesized)\n"
         "1 0 switch\n"
         "2 0 exec = 0x0 shell (synthesized)\n"
         "3 0 mmap 0x400000 0x1000 0x5" +
-            mapped + "0x400000 (synthesized)\n" + "4 0 mmap 0x402000 0x1000 0x1" + mapped +
-            "0x402000 (synthesized)\n" +
+            file + "0x400000 = 0x400000 shell (synthesized)\n" + "4 0 mmap 0x402000 0x1000 0x1" +
+            file + "0x402000 = 0x402000 shell (synthesized)\n" +
             // What only the child that goes on uses belongs to the program that both run.
-            "5 0 mmap 0x403000 0x1000 0x3" + mapped + "0x403000 (synthesized)\n" +
-            "6 0 mmap 0x1fff000000 0x1000 0x3" + mapped + "0x1fff000000 (synthesized)\n" +
+            "5 0 mmap 0x403000 0x1000 0x3" + zeros + "0x403000 (synthesized)\n" +
+            "6 0 mmap 0x1fff000000 0x1000 0x3" + zeros + "0x1fff000000 (synthesized)\n" +
             "7 0 instruction 0x400ff0 4\n"
             "8 0 store 0x1fff000600 8\n"
             "9 0 fork process 1 0x1200011 = 0x9\n"
@@ -186,7 +189,7 @@ TEST_CASE("lackey: processes are linked, ordered, and made to exec by the docume
             "19 1 store 0x1fff000600 8\n"
             "20 1 exec = 0x0 execed (synthesized)\n"
             "21 1 mmap 0x401000 0x1000 0x5" +
-            mapped + "0x401000 (synthesized)\n" +
+            file + "0x401000 = 0x401000 execed (synthesized)\n" +
             "22 1 instruction 0x401000 4\n"
             "23 1 instruction 0x401004 4\n"
             "24 1 exit 0x1 = 0x0\n"
@@ -197,7 +200,7 @@ TEST_CASE("lackey: processes are linked, ordered, and made to exec by the docume
             "29 3 switch\n"
             "30 3 exec = 0x0 vforked (synthesized)\n"
             "31 3 mmap 0x401000 0x1000 0x5" +
-            mapped + "0x401000 (synthesized)\n" +
+            file + "0x401000 = 0x401000 vforked (synthesized)\n" +
             "32 3 instruction 0x401000 4\n"
             "33 3 exit 0x0 = 0x0\n"
             "34 0 switch\n"
@@ -358,7 +361,7 @@ TEST_CASE("lackey: random damage is refused or imported, never more") {
 TEST_CASE("lackey: mappings follow the calls") {
   Mappings mappings;
   const auto call = [&](u32 number, std::array<u64, 6> args, u64 result) {
-    mappings.apply({number, 6, args, true, result, 0});
+    mappings.apply({number, 6, args, true, result, 0, ""});
   };
   call(linux_call::kMmap, {0, 0x3000}, 0x10000);
   CHECK(mappings.contains(0x10000));

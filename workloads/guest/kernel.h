@@ -64,8 +64,12 @@ class Kernel final : public GuestHandler {
   // --- for whoever schedules by hand, instead of run() -----------------------------------------
   /// Makes the process current on this vCPU, in user mode.
   void switch_to(Vcpu& vcpu, Process& process);
+  /// The vCPU, one of several, has nothing to run for a turn: it halts until its next one.
+  void idle(Vcpu& vcpu);
   /// Tells the listener how things are now.
   void sample() { sample(nullptr); }
+  /// The same if it has not been told for a while. run() does so after each slice.
+  void sample_if_due();
 
   // --- system calls of the current process -----------------------------------------------------
   Process& current(const Vcpu& vcpu);
@@ -105,7 +109,7 @@ class Kernel final : public GuestHandler {
   MemoryManager& memory() { return *memory_; }
   const KernelStatistics& statistics() const { return statistics_; }
   Machine& machine() { return machine_; }
-  u64 kernel_table_pages() const { return image_.table_pages; }
+  const BootImage& boot_image() const { return image_; }
 
   // --- GuestHandler ----------------------------------------------------------------------------
   bool on_fault(Vcpu& vcpu, const GuestFault& fault) override;
@@ -125,14 +129,12 @@ class Kernel final : public GuestHandler {
   void run_vcpu(Vcpu& vcpu);
   void run_slice(Vcpu& vcpu, Process& process);
   Process* next_runnable(Cpu& cpu);
-  void idle(Vcpu& vcpu);
   void account(const Vcpu& vcpu);
   void wake(Vcpu& vcpu, Process& process);
   Process& add_process(std::string name, std::unique_ptr<Program> program, unsigned vcpu);
   void remove_process(Vcpu& vcpu, Process& process);
   unsigned least_loaded(unsigned preferred) const;
   void sample(const Process* leaving);
-  void sample_if_due();
 
   Machine& machine_;
   ProcessListener* listener_;

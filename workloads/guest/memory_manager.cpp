@@ -365,12 +365,13 @@ void MemoryManager::map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where) {
   // Linux, do_fault_around: the neighbours among 16 that are in the page cache are mapped as well.
   constexpr u64 kAround = 16 * kPageBytes;
   const Gva first(va.raw() & ~(kAround - 1));
+  const Gpa first_entry = where - (va - first) / kPageBytes * 8;
   for (Gva near = first; near < first + kAround; near = near + kPageBytes) {
     if (near == va || !vma.contains(near)) continue;
     const u64 number = (vma.source.offset + (near - vma.start)) >> kPageShift;
     const auto cached = page_cache_.find({vma.source.file, number});
     if (cached == page_cache_.end()) continue;
-    const Gpa entry = Gpa(where.raw() + (near.raw() - va.raw()) / kPageBytes * 8);
+    const Gpa entry = first_entry + (near - first) / kPageBytes * 8;
     if (PageTables::read(vcpu, entry) != 0) continue;
     ++statistics_.mapped_around;
     frames_.share(cached->second);

@@ -43,7 +43,8 @@ class MemoryManager {
   GuestTlb& tlb() { return tlb_; }
   FrameAllocator& frames() { return frames_; }
   Gfn zero_page() const { return zero_page_; }
-  u64 cached_file_pages() const { return page_cache_.size(); }
+  /// By file and page number; the cache holds a reference to each.
+  const std::map<std::pair<u32, u64>, Gfn>& page_cache() const { return page_cache_; }
 
  private:
   // Ranges, with the lock held.
@@ -70,7 +71,7 @@ class MemoryManager {
   FrameAllocator frames_;
   PageTables tables_;
   GuestTlb tlb_;
-  std::map<std::pair<u32, u64>, Gfn> page_cache_;  // by file and page number
+  std::map<std::pair<u32, u64>, Gfn> page_cache_;
 };
 
 }  // namespace mmuscope

@@ -1,0 +1,221 @@
+#include <doctest/doctest.h>
+
+#include <map>
+#include <optional>
+
+#include "core/native_pager.h"
+#include "core/random.h"
+#include "guest_audit.h"
+
+using namespace mmuscope;
+
+namespace {
+
+constexpr u64 kLarge = page_bytes(PageSize::k2M);
+constexpr Gva kSmallWindow{0x40000000};
+constexpr Gva kLargeWindow{0x80000000};
+constexpr unsigned kPlaces = 48;  // small pages in use, around the borders of three tables
+constexpr unsigned kLargePlaces = 3;
+
+/// What a process must see: by page, the value of its first word and its rights.
+struct Page {
+  u64 value = 0;
+  u8 rights = 0;
+};
+using Model = std::map<u64, Page>;
+
+struct Settings {
+  bool audited = true;
+  unsigned steps = 60;
+  unsigned depth = 2;  ///< generations of children
+};
+
+/// Makes random system calls and accesses and compares what it loads with its model.
+class RandomProgram final : public Program {
+ public:
+  RandomProgram(u64 seed, Settings settings, Model model = {})
+      : random_(seed), settings_(settings), model_(std::move(model)) {}
+
+  bool step(Kernel& kernel, Vcpu& vcpu) override {
+    for (unsigned i = 0; i < 4; ++i) act(kernel, vcpu);
+    if (settings_.audited) audit(kernel);
+    return --settings_.steps > 0;
+  }
+
+ private:
+  static Gva place(u64 i) {
+    // 16 pages on both sides of each of three 2M borders: tables are shared and emptied often.
+    return kSmallWindow + (i / 16 + 1) * kLarge + (i % 16) * kPageBytes - 8 * kPageBytes;
+  }
+  u8 some_rights() { return static_cast<u8>(random_.below(8)); }
+
+  void act(Kernel& k, Vcpu& v) {
+    switch (random_.below(12)) {
+      case 0:
+        return map_small(k, v, random_.below(2) ? Source::anonymous() : some_file());
+      case 1:
+        return map_large(k, v);
+      case 2:
+        return unmap(k, v);
+      case 3:
+        return protect(k, v);
+      case 4:
+        return move(k, v);
+      case 5:
+        return fork(k, v);
+      case 6:
+        if (random_.below(10) == 0) {
+          k.execve(v, "again");
+          model_.clear();
+        }
+        return;
+      default:
+        return touch(v);
+    }
+  }
+
+  Source some_file() { return Source::of_file(static_cast<u32>(random_.below(2)), 0); }
+
+  void set(Gva start, u64 bytes, u8 rights) {
+    for (u64 at = 0; at < bytes; at += kPageBytes) model_[(start + at).raw()] = {0, rights};
+  }
+  void forget(Gva start, u64 bytes) {
+    model_.erase(model_.lower_bound(start.raw()), model_.lower_bound((start + bytes).raw()));
+  }
+  /// A run of pages that are next to each other.
+  std::pair<Gva, u64> some_run() {
+    const u64 first = random_.below(kPlaces);
+    const u64 most = 16 - first % 16;
+    return {place(first), (1 + random_.below(most)) * kPageBytes};
+  }
+
+  void map_small(Kernel& k, Vcpu& v, Source source) {
+    const auto [start, bytes] = some_run();
+    const u8 rights = random_.below(3) ? prot::kRead | prot::kWrite : some_rights();
+    REQUIRE(k.mmap(v, start, bytes, rights, source) == start);
+    forget(start, bytes);
+    set(start, bytes, rights);
+  }
+  void map_large(Kernel& k, Vcpu& v) {
+    const Gva start = kLargeWindow + random_.below(kLargePlaces) * kLarge;
+    // Small pages where large ones were, and the other way round.
+    const bool large = random_.below(2) == 0;
+    const u64 bytes = large ? kLarge : 4 * kPageBytes;
+    REQUIRE(k.munmap(v, start, kLarge));
+    REQUIRE(k.mmap(v, start, bytes, 3, large ? Source::huge() : Source{}) == start);
+    forget(start, kLarge);
+    set(start, bytes, 3);
+  }
+  void unmap(Kernel& k, Vcpu& v) {
+    auto [start, bytes] = some_run();
+    if (random_.below(4) == 0) {
+      start = kLargeWindow + random_.below(kLargePlaces) * kLarge;
+      bytes = kLarge;
+    } else if (random_.below(8) == 0) {
+      start = kSmallWindow;
+      bytes = 4 * kLarge;
+    }
+    REQUIRE(k.munmap(v, start, bytes));
+    forget(start, bytes);
+  }
+  void protect(Kernel& k, Vcpu& v) {
+    const auto [start, bytes] = some_run();
+    const u8 rights = some_rights();
+    bool whole = true;
+    for (u64 at = 0; at < bytes; at += kPageBytes) whole &= model_.count((start + at).raw()) > 0;
+    CHECK(k.mprotect(v, start, bytes, rights) == whole);
+    if (!whole) return;
+    for (u64 at = 0; at < bytes; at += kPageBytes) model_[(start + at).raw()].rights = rights;
+  }
+  void move(Kernel& k, Vcpu& v) {
+    const auto [start, bytes] = some_run();
+    const auto [to, more] = some_run();
+    const auto moved = k.mremap(v, start, bytes, more, to);
+    if (!moved) return;
+    CHECK(*moved == to);
+    std::vector<Page> pages;
+    for (u64 at = 0; at < bytes; at += kPageBytes) pages.push_back(model_.at((start + at).raw()));
+    const u8 rights = pages[0].rights;
+    // What a file has at a page is zeros whatever the offset, as anonymous memory.
+    pages.resize(more / kPageBytes, {0, rights});
+    forget(start, bytes);
+    forget(to, more);
+    for (u64 i = 0; i < pages.size(); ++i) model_[(to + i * kPageBytes).raw()] = pages[i];
+  }
+  void fork(Kernel& k, Vcpu& v) {
+    if (settings_.depth == 0 || random_.below(4) != 0) return;
+    Settings child = settings_;
+    --child.depth;
+    child.steps = 1 + static_cast<unsigned>(random_.below(12));
+    const u64 seed = random_.next();
+    if (random_.below(3) == 0) return;
+    k.fork(v, std::make_unique<RandomProgram>(seed, child, model_));
+    if (random_.below(2)) k.wait(v);
+  }
+  void touch(Vcpu& v) {
+    for (unsigned i = 0; i < 8; ++i) {
+      const Gva at = random_.below(8) ? place(random_.below(kPlaces))
+                                      : kLargeWindow + random_.below(kLargePlaces) * kLarge +
+                                            random_.below(5) * kPageBytes;
+      const auto page = model_.find(at.raw());
+      if (page == model_.end() || page->second.rights == 0) continue;
+      CHECK(v.load(at) == page->second.value);
+      if (page->second.rights & prot::kExec) v.fetch(at);
+      if (!(page->second.rights & prot::kWrite) || random_.below(2)) continue;
+      page->second.value = random_.next();
+      v.store(at, page->second.value);
+      CHECK(v.load(at) == page->second.value);
+    }
+  }
+
+  Random random_;
+  Settings settings_;
+  Model model_;
+};
+
+struct Ended {
+  Counters counters;
+  u64 accesses;
+  friend bool operator==(const Ended&, const Ended&) = default;
+};
+
+Ended run_random(u64 seed, unsigned vcpus, unsigned processes, u64 quantum, Settings settings) {
+  CAPTURE(seed);
+  CAPTURE(vcpus);
+  CAPTURE(quantum);
+  Guest guest(vcpus, u64{256} << 20, quantum);
+  for (unsigned p = 0; p < processes; ++p) {
+    guest.kernel.spawn("random", std::make_unique<RandomProgram>(seed * 100 + p, settings));
+  }
+  guest.kernel.run();
+  CHECK(guest.kernel.processes().empty());
+  audit(guest.kernel);
+  CHECK(guest.kernel.memory().frames().in_use() == guest.kernel.memory().page_cache().size());
+  CHECK(guest.kernel.statistics().segfaults == 0);
+  return {guest.machine.counters(), guest.machine.accesses()};
+}
+
+}  // namespace
+
+TEST_CASE("random system calls keep the kernel's invariants and show the right values") {
+  for (u64 seed = 1; seed <= 12; ++seed) run_random(seed, 1, 2, 64, {});
+}
+
+TEST_CASE("random system calls on several vCPUs, interrupted everywhere") {
+  Settings settings;
+  settings.audited = false;  // another vCPU may be in the middle of anything
+  settings.steps = 150;
+  for (u64 seed = 1; seed <= 12; ++seed) {
+    run_random(seed, 2 + seed % 3, 4, 1 + seed * seed % 40, settings);
+  }
+}
+
+TEST_CASE("the same seed is the same run") {
+  Settings settings;
+  settings.audited = false;
+  for (const unsigned vcpus : {1u, 3u}) {
+    const Ended first = run_random(7, vcpus, 3, 16, settings);
+    CHECK(first == run_random(7, vcpus, 3, 16, settings));
+    CHECK_FALSE(first == run_random(8, vcpus, 3, 16, settings));
+  }
+}
