@@ -1,0 +1,58 @@
+// Leaf tables that the guest may write without an exit, brought up to date when it flushes.
+
+#include "shadow/shadow_mmu.h"
+
+namespace mmuscope {
+
+void ShadowMmu::sync_roots(Vcpu& v) {
+  ShadowPage* root = state(v).root.page;
+  if (root == nullptr || root->unsync_children == 0) return;
+  lock(v);
+  sync_children(v, *root);
+}
+
+/// Brings every page out of sync below `top` up to date and traps the next write to its table
+/// again. By batches: all tables of one are protected first, with one flush for all.
+void ShadowMmu::sync_children(Vcpu& v, ShadowPage& top) {
+  Shootdown weakened;
+  for (auto batch = tables_.find_unsync(top); !batch.empty(); batch = tables_.find_unsync(top)) {
+    Shootdown protect;
+    for (const auto& way : batch) tables_.write_protect(way.page->gfn, true, protect);
+    if (protect.owed()) {
+      protect.merge(std::move(weakened));
+      flush_owed(v, protect);
+    }
+    for (const auto& way : batch) {
+      tables_.clear_unsync(*way.page);
+      sync_page(v, *way.page, weakened);
+      tables_.clear_marks(way);
+    }
+  }
+  flush_owed(v, weakened);
+}
+
+void ShadowMmu::sync_page(Vcpu& v, ShadowPage& page, Shootdown& owed) {
+  for (unsigned i = 0; i < kEntriesPerTable; ++i) {
+    if (page.entry(i) != 0) sync_entry(v, page, i, owed);
+  }
+}
+
+/// Makes an entry that exists what the guest's entry allows now, or drops it. Never makes one.
+void ShadowMmu::sync_entry(Vcpu& v, ShadowPage& page, unsigned i, Shootdown& owed) {
+  const u64 old = page.entry(i);
+  if (old == 0) return;
+  const auto leaf = read_guest_leaf(v, page, i);
+  const EntryNote& note = page.notes[i];
+  if (!leaf || leaf->gfn != note.gfn()) {
+    tables_.drop(page, i, owed);
+    return;
+  }
+  if (leaf->rights == note.access()) return;
+  LeafWish wish{leaf->gfn, Hpa(old & x86::kAddressMask).frame(), leaf->rights};
+  wish.prefetch = wish.synchronizing = true;
+  bool write_protected = false;
+  tables_.put_leaf(page, i, make_leaf(page, old, wish, write_protected), wish.gfn, wish.rights,
+                   owed);
+}
+
+}  // namespace mmuscope

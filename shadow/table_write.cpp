@@ -1,0 +1,92 @@
+// Writes to guest page tables that the hypervisor performs in the guest's stead.
+
+#include "shadow/shadow_mmu.h"
+
+namespace mmuscope {
+
+namespace {
+
+/// True if a write of this size there does not change one whole entry, or a part as guests do: it
+/// crosses entries, or is narrower than 4 bytes (but for the first byte of an entry, where the
+/// flags are).
+bool is_misaligned(Gpa gpa, unsigned bytes) {
+  const u64 offset = gpa.page_offset();
+  if (offset % 8 == 0 && bytes == 1) return false;
+  return bytes < 4 || offset / 8 != (offset + bytes - 1) / 8;
+}
+
+}  // namespace
+
+/// A write that the shadows of a table forbid. One that is likely meant for the table is emulated;
+/// for a string instruction, and for a write to a table that translates its own address, the
+/// shadows are dropped and the guest runs it, unless that has just been tried.
+Resume ShadowMmu::write_protected(Vcpu& v, const VmExit& exit, Gpa gpa, bool writes_own_table) {
+  ++v.counters[Event::PfEmulate];
+  assert(exit.store != nullptr);
+  const StoreOp& op = *exit.store;
+  PerVcpu& s = state(v);
+  // There is no instruction pointer here; KVM compares that too.
+  const bool tried = s.retried == exit.gva;
+  if (!tried || op.string) {
+    s.retried.reset();
+    if ((op.string || writes_own_table) && drop_shadows(v, gpa.frame())) {
+      s.retried = exit.gva;
+      return Resume::retry();
+    }
+  }
+  PhysicalMemory& memory = machine_.memory();
+  std::byte* where = memory.at(machine_.map().back(gpa));
+  u64 old = 0;
+  std::memcpy(&old, where, op.bytes);
+  std::memcpy(where, &op.value, op.bytes);
+  table_written(v, gpa, op.bytes);
+  return Resume::completed(old);
+}
+
+/// Drops every shadow of tables in the frame; false if there is none.
+bool ShadowMmu::drop_shadows(Vcpu& v, Gfn gfn) {
+  lock(v);
+  Zapped zapped;
+  for (ShadowPage* p : tables_.cache().shadows_of(gfn)) {
+    if (!p->invalid) zap(v, *p, zapped);
+  }
+  const bool any = zapped.count != 0;
+  finish(v, zapped);
+  return any;
+}
+
+void ShadowMmu::table_written(Vcpu& v, Gpa gpa, unsigned bytes) {
+  lock(v);
+  ++v.counters[Event::MmuPteWrite];
+  const u64 now = machine_.guest_read(Gpa(gpa.raw() & ~u64{7}));
+  Zapped zapped;
+  for (ShadowPage* p : tables_.cache().shadows_of(gpa.frame())) {
+    if (p->invalid) continue;
+    if (is_misaligned(gpa, bytes) || is_flooded(*p)) {
+      zap(v, *p, zapped);
+      ++v.counters[Event::MmuFlooded];
+      continue;
+    }
+    // Dropped, not rewritten: most entries are written before they are used, and a fault brings in
+    // what is used.
+    tables_.drop(*p, static_cast<unsigned>(gpa.page_offset() / 8), zapped.owed);
+    if (now != 0 && p->role.level > 1) ++v.counters[Event::MmuPdeZapped];
+  }
+  finish(v, zapped);
+}
+
+/// Counts one more write to an upper table; true if the guest seems to use the page for something
+/// else by now.
+bool ShadowMmu::is_flooded(ShadowPage& page) const {
+  if (policy_.flood == 0 || page.role.level == 1) return false;
+  return ++page.writes_emulated >= policy_.flood;
+}
+
+void ShadowMmu::clear_flood_counts(Vcpu& v, Gva va) {
+  for (ShadowPage* p = state(v).root.page; p != nullptr;) {
+    p->writes_emulated = 0;
+    p = present_child(*p, table_index(va, p->role.level));
+  }
+}
+
+}  // namespace mmuscope
