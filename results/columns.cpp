@@ -252,7 +252,7 @@ constexpr std::array kProcessColumns = {
     Column<ProcessCsvRow>{"name", Kind::Identity, "", kIdentity,
                           "name of the process; shared: tables that several processes use; "
                           "orphaned: the pager's tables of no living process; vm: tables of the "
-                          "whole VM, and the events that happened in no process",
+                          "whole VM, and the events of no process or of one's tearing down",
                           [](const ProcessCsvRow& r) -> Value { return r.process->name; }},
     Column<ProcessCsvRow>{
         "guest_table_pages", Kind::Gauge, "pages", kMemory, "its own guest tables, peak",
@@ -321,7 +321,10 @@ std::string_view name_of(ColumnKind kind) {
 
 std::string csv_field(const Value& value) {
   if (const u64* integer = std::get_if<u64>(&value)) return fmt::format("{}", *integer);
-  if (const double* ratio = std::get_if<double>(&value)) return fmt::format("{:#.6g}", *ratio);
+  if (const double* ratio = std::get_if<double>(&value)) {
+    // Above 99,999 whole numbers have the six digits, and stay free of exponents.
+    return *ratio < 99'999.5 ? fmt::format("{:#.6g}", *ratio) : fmt::format("{:.0f}", *ratio);
+  }
   if (const std::string* text = std::get_if<std::string>(&value)) return *text;
   return "";
 }

@@ -22,7 +22,7 @@ std::string_view name_of(ColumnKind kind);
 
 /// A value of a row; empty where the column does not apply.
 using Value = std::variant<std::monostate, u64, double, std::string>;
-/// As a CSV field: integers plain, ratios with six significant digits.
+/// As a CSV field: integers plain, ratios with six significant digits (large ones to the unit).
 std::string csv_field(const Value& value);
 
 /// A column of a table whose rows are made from Rows.
