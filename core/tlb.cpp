@@ -1,7 +1,7 @@
 #include "core/tlb.h"
 
 #include <algorithm>
-#include <bit>
+#include <cassert>
 
 namespace mmuscope {
 
@@ -9,45 +9,73 @@ TlbLevel::TlbLevel(const std::vector<TlbGeometry>& banks) {
   u32 slots = 0;
   for (const TlbGeometry& g : banks) {
     const u32 sets = g.entries / g.ways;
-    banks_.push_back({slots, sets, g.ways, std::has_single_bit(sets) ? sets - 1 : 0, g.sizes});
+    for (unsigned size = 0; size < kPageSizes; ++size) {
+      if (!(g.sizes & (1u << size))) continue;
+      Places& p = places_[size];
+      if (p.banks++ == 0) {
+        p.first_slot = slots;
+        p.sets = sets;
+        p.set_mask = sets - 1;
+        p.simple = std::has_single_bit(sets);
+        p.ways = g.ways;
+      } else {
+        assert(p.banks == 2 && p.sets == sets && p.ways == g.ways);
+        p.other_first_slot = slots;
+        p.simple = false;
+      }
+    }
     slots += g.entries;
   }
-  for (unsigned size = 0; size < kPageSizes; ++size) {
-    unsigned n = 0;
-    for (const Bank& b : banks_) {
-      if ((b.sizes & (1u << size)) && n < 2) banks_of_[size][n++] = &b;
-    }
-  }
-  tags_.resize(slots + 3);
   stamps_.resize(slots);
   entries_.resize(slots);
-  // Several times as many hints as entries, so that pages in use seldom share one.
-  const u32 hints = std::max(u32{1024}, 2 * std::bit_ceil(slots));
-  hints_.resize(hints);
-  hint_mask_ = hints - 1;
+  // Several times as many as entries, so that pages in use seldom share one.
+  const u64 directory = std::max(u64{1024}, u64{2} * std::bit_ceil(slots));
+  directory_.resize(directory);
+  directory_mask_ = directory - 1;
+}
+
+u32 TlbLevel::search_set(Gva va, Context context, PageSize size) {
+  const u64 page = va.align_down(size).raw();
+  const u32 begin = set_begin(va, size);
+  const u32 end = begin + places_[static_cast<unsigned>(size)].ways;
+  for (u32 slot = begin; slot < end; ++slot) {
+    const TlbEntry& e = entries_[slot];
+    if (e.va == page && e.size == size && e.answers(va, context)) {
+      directory_[index(va)].slot = static_cast<u16>(slot);
+      return slot;
+    }
+  }
+  return kNone;
+}
+
+u32 TlbLevel::search_large(Gva va, Context context) {
+  for (const PageSize size : {PageSize::k2M, PageSize::k1G}) {
+    if (places_[static_cast<unsigned>(size)].live == 0) continue;
+    if (const u32 slot = search_set(va, context, size); slot != kNone) return slot;
+  }
+  return kNone;
 }
 
 void TlbLevel::drop(u32 slot) {
-  --live_[static_cast<unsigned>(entries_[slot].size)];
+  count(entries_[slot], -1);
   entries_[slot] = TlbEntry{};
-  tags_[slot] = 0;
   stamps_[slot] = 0;
 }
 
 void TlbLevel::invalidate(const FlushMatch& match) {
-  if (live() == 0) return;
+  if (large_ == 0 && places_[0].live == 0) return;
   for (u32 slot = 0; slot < entries_.size(); ++slot) {
-    if (tags_[slot] != 0 && entries_[slot].matches(match)) drop(slot);
+    if (entries_[slot].matches(match)) drop(slot);
   }
 }
 
 void TlbLevel::invalidate_page(Gva va, const FlushMatch& match) {
   for (unsigned s = 0; s < kPageSizes; ++s) {
-    if (live_[s] == 0) continue;
+    if (places_[s].live == 0) continue;
     const auto size = static_cast<PageSize>(s);
     const u64 page = va.align_down(size).raw();
-    const auto [begin, end] = set_for(va, size);
-    for (u32 slot = begin; slot < end; ++slot) {
+    const u32 begin = set_begin(va, size);
+    for (u32 slot = begin; slot < begin + places_[s].ways; ++slot) {
       const TlbEntry& e = entries_[slot];
       if (e.va == page && e.size == size && e.matches(match)) drop(slot);
     }
@@ -68,39 +96,23 @@ Tlb::Tlb(const CpuModel& cpu) {
   }
 }
 
-TlbLevel* Tlb::second(AccessKind kind) {
-  return second_.empty() ? nullptr : &second_[second_of_[static_cast<unsigned>(kind)]];
-}
-
-const TlbEntry* Tlb::find_second(AccessKind kind, Gva va, Context context, u64 now) {
-  TlbLevel* l2 = second(kind);
-  if (l2 == nullptr) return nullptr;
-  const u32 slot = l2->find(va, context);
-  if (slot == TlbLevel::kNone) return nullptr;
-  l2->touch(slot, now);
-  return &l2->entry(slot);
-}
-
-const TlbEntry& Tlb::fill_first(AccessKind kind, Gva va, const TlbEntry& entry, u64 now) {
-  TlbLevel& l1 = first(kind);
+const TlbEntry& Tlb::fill_part(TlbLevel& l1, Gva va, const TlbEntry& entry, u64 now) {
   PageSize size = entry.size;
   while (!l1.holds(size)) size = static_cast<PageSize>(static_cast<unsigned>(size) - 1);
-  return l1.entry(l1.insert(va, size == entry.size ? entry : part_of(entry, va, size), now));
-}
-
-TlbEntry Tlb::part_of(const TlbEntry& entry, Gva va, PageSize size) {
   TlbEntry part = entry;
   part.va = va.align_down(size).raw();
   part.offset_mask = static_cast<u32>(page_bytes(size) - 1);
   part.size = size;
   part.data = entry.data + (part.va - entry.va);
-  return part;
+  return l1.entry(l1.insert(va, part, now));
 }
 
 const TlbEntry& Tlb::fill(AccessKind kind, Gva va, const TlbEntry& entry, u64 now) {
   const TlbEntry& cached = fill_first(kind, va, entry, now);
-  TlbLevel* l2 = second(kind);
-  if (l2 != nullptr && l2->holds(cached.size)) l2->insert(va, cached, now);
+  if (!second_.empty()) {
+    TlbLevel& l2 = second_[second_of_[static_cast<unsigned>(kind)]];
+    if (l2.holds(cached.size)) l2.insert(va, cached, now);
+  }
   return cached;
 }
 

@@ -58,113 +58,109 @@ static_assert(sizeof(TlbEntry) == 32);
 /// sizes), least recently used replaced. Any number of sets: the index is the page number modulo
 /// it.
 ///
-/// A look-up tries the slot in which the page was last found (a hint, proved by the entry itself),
-/// then compares the 32-bit tags of a set four at a time, without branches that depend on where a
-/// match stands.
+/// A look-up goes through a directory first, indexed by low bits of the 4K page number: the slot in
+/// which a page of that index was last found (a hint, proved by the entry itself), and how many 4K
+/// entries of that index are cached, so that most misses are known without a search.
 class TlbLevel {
  public:
   explicit TlbLevel(const std::vector<TlbGeometry>& banks);
-  TlbLevel(TlbLevel&&) = default;  // banks_ keeps its place, so banks_of_ stays right
 
-  bool holds(PageSize size) const { return banks_of_[static_cast<unsigned>(size)][0] != nullptr; }
-  /// The slot of the entry that answers, or kNone: tries the hint, then search().
+  bool holds(PageSize size) const { return places_[static_cast<unsigned>(size)].sets != 0; }
+  /// The slot of the entry that answers, or kNone.
   u32 find(Gva va, Context context) {
     const u32 guess = hint(va);
     return entries_[guess].answers(va, context) ? guess : search(va, context);
   }
   /// The same for callers to whom the hint was no use.
-  u32 search(Gva va, Context context);
+  u32 search(Gva va, Context context) {
+    if (directory_[index(va)].cached_4k != 0) [[unlikely]] {
+      if (const u32 slot = search_set(va, context, PageSize::k4K); slot != kNone) return slot;
+    }
+    return large_ == 0 ? kNone : search_large(va, context);
+  }
   /// Replaces the least recently used entry of the set (a free one first) and returns its slot.
   /// The size must be one that this level holds, and no entry may answer for the page yet.
   u32 insert(Gva va, const TlbEntry& entry, u64 now);
   void invalidate(const FlushMatch& match);
   void invalidate_page(Gva va, const FlushMatch& match);
-  u64 live() const { return live_[0] + live_[1] + live_[2]; }
   static constexpr u32 kNone = ~u32{0};
 
   // The vCPU's inline hit path.
-  u32 hint(Gva va) const { return hints_[hint_index(va)]; }
+  u32 hint(Gva va) const { return directory_[index(va)].slot; }
   const TlbEntry& entry(u32 slot) const { return entries_[slot]; }
   void touch(u32 slot, u64 now) { stamps_[slot] = now; }
 
  private:
-  struct Bank {
-    u32 first_slot, sets, ways;
-    u32 set_mask;  // sets - 1 if that is a mask, else 0
-    u8 sizes;      // bit per PageSize
+  struct DirectoryEntry {
+    u16 slot = 0;
+    u16 cached_4k = 0;
   };
-  struct Set {
-    u32 begin, end;
+  /// Where pages of one size go. Where two banks take the size, one bit above the index decides.
+  struct Places {
+    u32 first_slot = 0;
+    u32 ways = 0;
+    u32 sets = 0;              // 0: no bank takes the size
+    u32 set_mask = 0;          // sets - 1, of use if `simple`
+    bool simple = false;       // one bank, a power of two of sets
+    u32 other_first_slot = 0;  // of the second bank, whose shape is the same
+    u32 banks = 0;
+    u64 live = 0;  // entries of this size
   };
-  /// The slots in which a page of this size may be. Where two banks take the size, one bit above
-  /// the index decides between them.
-  Set set_for(Gva va, PageSize size) const {
-    const auto& banks = banks_of_[static_cast<unsigned>(size)];
+  u32 set_begin(Gva va, PageSize size) const {
+    const Places& p = places_[static_cast<unsigned>(size)];
     const u64 page = va.raw() >> page_shift(size);
-    const Bank* bank = banks[0];
-    if (banks[1] != nullptr && page / bank->sets % 2 == 1) bank = banks[1];
-    const u64 set = bank->set_mask ? page & bank->set_mask : page % bank->sets;
-    const u32 base = bank->first_slot + static_cast<u32>(set) * bank->ways;
-    return {base, base + bank->ways};
+    if (p.simple) [[likely]]
+      return p.first_slot + (static_cast<u32>(page) & p.set_mask) * p.ways;
+    const bool other = p.banks == 2 && page / p.sets % 2 == 1;
+    return (other ? p.other_first_slot : p.first_slot) + static_cast<u32>(page % p.sets) * p.ways;
   }
-  unsigned hint_index(Gva va) const {
-    return static_cast<unsigned>(va.raw() >> kPageShift) & hint_mask_;
+  u32 search_set(Gva va, Context context, PageSize size);
+  u32 search_large(Gva va, Context context);
+  u32 oldest_in(u32 begin, u32 ways) const {
+    u32 victim = begin;
+    u64 oldest = stamps_[begin];  // a free slot has stamp 0, older than any used one
+    for (u32 slot = begin + 1; slot < begin + ways; ++slot) {
+      const u64 stamp = stamps_[slot];
+      victim = stamp < oldest ? slot : victim;
+      oldest = stamp < oldest ? stamp : oldest;
+    }
+    return victim;
   }
-  void remember(Gva va, u32 slot) { hints_[hint_index(va)] = static_cast<u16>(slot); }
-  /// Part of the page number, the size, and 1; 0 is a free slot.
-  static u32 tag(Gva va, PageSize size) {
-    return static_cast<u32>(va.raw() >> page_shift(size)) << 3 | static_cast<u32>(size) << 1 | 1;
+  u64 index(Gva va) const { return va.raw() >> kPageShift & directory_mask_; }
+  /// Keeps the counts of what is cached; `by` is 1 or -1.
+  void count(const TlbEntry& entry, int by) {
+    places_[static_cast<unsigned>(entry.size)].live += static_cast<u64>(by);
+    if (entry.size == PageSize::k4K) {
+      directory_[index(Gva(entry.va))].cached_4k += static_cast<u16>(by);
+    } else {
+      large_ += static_cast<u64>(by);
+    }
   }
   void drop(u32 slot);
 
-  std::vector<Bank> banks_;
-  std::array<std::array<const Bank*, 2>, kPageSizes> banks_of_{};  // into banks_
-  unsigned hint_mask_;
-  std::array<u64, kPageSizes> live_{};
-  std::vector<u32> tags_;  // three more than slots, so that four can always be compared
-  std::vector<u64> stamps_;
+  u64 directory_mask_ = 0;
+  u64 large_ = 0;  // entries larger than 4K
+  std::vector<DirectoryEntry> directory_;
   std::vector<TlbEntry> entries_;
-  std::vector<u16> hints_;
+  std::vector<u64> stamps_;
+  std::array<Places, kPageSizes> places_{};
 };
 
-inline u32 TlbLevel::search(Gva va, Context context) {
-  for (unsigned s = 0; s < kPageSizes; ++s) {
-    if (live_[s] == 0) continue;
-    const auto size = static_cast<PageSize>(s);
-    const u32 wanted = tag(va, size);
-    const auto [begin, end] = set_for(va, size);
-    for (u32 four = begin; four < end; four += 4) {
-      const u32* t = &tags_[four];
-      u32 equal =
-          (t[0] == wanted) | (t[1] == wanted) << 1 | (t[2] == wanted) << 2 | (t[3] == wanted) << 3;
-      for (; equal != 0; equal &= equal - 1) {
-        const u32 slot = four + static_cast<u32>(std::countr_zero(equal));
-        if (entries_[slot].answers(va, context)) {
-          remember(va, slot);
-          return slot;
-        }
-      }
-    }
-  }
-  return kNone;
-}
-
 inline u32 TlbLevel::insert(Gva va, const TlbEntry& entry, u64 now) {
-  const auto [begin, end] = set_for(va, entry.size);
-  u32 victim = begin;
-  u64 oldest = stamps_[begin];  // a free slot has stamp 0, older than any used one
-  for (u32 slot = begin + 1; slot < end; ++slot) {
-    const bool older = stamps_[slot] < oldest;
-    victim = older ? slot : victim;
-    oldest = older ? stamps_[slot] : oldest;
+  const Places& p = places_[static_cast<unsigned>(entry.size)];
+  const u32 victim = oldest_in(set_begin(va, entry.size), p.ways);
+  TlbEntry& e = entries_[victim];
+  DirectoryEntry& here = directory_[index(va)];
+  if (e.valid() && e.size == PageSize::k4K && entry.size == PageSize::k4K) [[likely]] {
+    --directory_[index(Gva(e.va))].cached_4k;
+    ++here.cached_4k;
+  } else {
+    if (e.valid()) count(e, -1);
+    count(entry, 1);
   }
-  const u32 old = tags_[victim];
-  if (old != 0) --live_[old >> 1 & 3];
-  ++live_[static_cast<unsigned>(entry.size)];
-  tags_[victim] = tag(va, entry.size);
-  entries_[victim] = entry;
+  e = entry;
   stamps_[victim] = now;
-  remember(va, victim);
+  here.slot = static_cast<u16>(victim);
   return victim;
 }
 
@@ -176,9 +172,21 @@ class Tlb {
 
   TlbLevel& first(AccessKind kind) { return first_[first_of_[static_cast<unsigned>(kind)]]; }
   /// The entry of the second level that answers, or nullptr. Rights are not judged.
-  const TlbEntry* find_second(AccessKind kind, Gva va, Context context, u64 now);
+  const TlbEntry* find_second(AccessKind kind, Gva va, Context context, u64 now) {
+    if (second_.empty()) return nullptr;
+    TlbLevel& l2 = second_[second_of_[static_cast<unsigned>(kind)]];
+    const u32 slot = l2.find(va, context);
+    if (slot == TlbLevel::kNone) return nullptr;
+    l2.touch(slot, now);
+    return &l2.entry(slot);
+  }
   /// Copies an entry, or the part of it around va that the first level can hold, into that level.
-  const TlbEntry& fill_first(AccessKind kind, Gva va, const TlbEntry& entry, u64 now);
+  const TlbEntry& fill_first(AccessKind kind, Gva va, const TlbEntry& entry, u64 now) {
+    TlbLevel& l1 = first(kind);
+    if (l1.holds(entry.size)) [[likely]]
+      return l1.entry(l1.insert(va, entry, now));
+    return fill_part(l1, va, entry, now);
+  }
   /// Caches a translation for this kind of access: in the first level as the largest size that it
   /// holds, in the second level if that holds the size.
   const TlbEntry& fill(AccessKind kind, Gva va, const TlbEntry& entry, u64 now);
@@ -188,9 +196,7 @@ class Tlb {
   void invalidate_page(Gva va, const FlushMatch& match);
 
  private:
-  TlbLevel* second(AccessKind kind);
-  /// The page of `size` around va, cut out of a larger one.
-  static TlbEntry part_of(const TlbEntry& entry, Gva va, PageSize size);
+  static const TlbEntry& fill_part(TlbLevel& l1, Gva va, const TlbEntry& entry, u64 now);
 
   std::vector<TlbLevel> first_, second_;
   std::array<u8, 3> first_of_{};   // by AccessKind: index into first_

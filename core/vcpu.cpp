@@ -67,10 +67,10 @@ inline void Vcpu::begin_access(AccessKind kind) {
   if (kind == AccessKind::Fetch) ++counters[Event::Fetch];
 }
 
-inline std::byte* Vcpu::lookup(AccessKind kind, Gva va) {
+[[gnu::always_inline]] inline std::byte* Vcpu::lookup(AccessKind kind, Gva va) {
   const u8 need = required_[static_cast<unsigned>(kind)];
   TlbLevel& l1 = tlb_.first(kind);
-  const u32 near = l1.find(va, context_);
+  const u32 near = l1.search(va, context_);
   if (near != TlbLevel::kNone && permits(l1.entry(near).rights, need)) {
     l1.touch(near, tick_);
     return l1.entry(near).at(va);
@@ -88,7 +88,7 @@ inline std::byte* Vcpu::lookup(AccessKind kind, Gva va) {
   return nullptr;
 }
 
-std::byte* Vcpu::first_look(AccessKind kind, Gva va) {
+[[gnu::always_inline]] inline std::byte* Vcpu::first_look(AccessKind kind, Gva va) {
   begin_access(kind);
   return lookup(kind, va);
 }
