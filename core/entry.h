@@ -60,13 +60,19 @@ struct X86Format {
   static constexpr u64 kAccessed = x86::kAccessed;
   static constexpr u64 kDirty = x86::kDirty;
   static constexpr u64 kAddressMask = x86::kAddressMask;
-  /// AND-combined along the walk; in this form every right is a set bit.
+  /// What rights_of() can give; in this form every right is a set bit.
   static constexpr u64 kAllRights = rights::kWrite | rights::kUser | rights::kExec;
+  /// Bits of an entry that take a right away: along a walk these are ORed, all others ANDed.
+  static constexpr u64 kDenying = x86::kNoExec;
 
   static constexpr u64 reserved_mask(const WalkRules& r) {
     return (x86::kAddressMask & ~((u64{1} << r.max_phys_bits) - 1)) | (r.nxe ? 0 : x86::kNoExec);
   }
   static constexpr EntryState state(u64 e, unsigned level, const WalkRules& r, u64 reserved) {
+    // First what most entries are: a table with nothing odd about it.
+    if (level > 1 && (e & (x86::kPresent | x86::kLarge | reserved)) == x86::kPresent) {
+      return EntryState::Table;
+    }
     if (!(e & x86::kPresent)) return EntryState::NotPresent;
     const bool large = (e & x86::kLarge) && level > 1;
     if (large) {
@@ -90,12 +96,21 @@ struct EptFormat {
   static constexpr u64 kDirty = ept::kDirty;
   static constexpr u64 kAddressMask = ept::kAddressMask;
   static constexpr u64 kAllRights = ept::kRead | ept::kWrite | ept::kExec;
+  static constexpr u64 kDenying = 0;
 
   static constexpr u64 reserved_mask(const WalkRules& r) {
     return ept::kAddressMask & ~((u64{1} << r.max_phys_bits) - 1);
   }
   /// Malformed here is the SDM's EPT misconfiguration.
   static constexpr EntryState state(u64 e, unsigned level, const WalkRules& r, u64 reserved) {
+    // First what most entries are: a table, or a 4-KByte page of write-back memory, with all
+    // rights.
+    const u64 plain = kAllRights | ept::kMemoryTypeMask | reserved;
+    if (level == 1) {
+      if ((e & plain) == (kAllRights | ept::kWriteBack)) return EntryState::Leaf;
+    } else if ((e & (plain | ept::kIgnorePat | ept::kLarge)) == kAllRights) {
+      return EntryState::Table;
+    }
     const u64 rwx = e & kAllRights;
     if (rwx == 0) return EntryState::NotPresent;
     if (!(rwx & ept::kRead) && ((rwx & ept::kWrite) || !r.execute_only)) {

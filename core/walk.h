@@ -32,10 +32,12 @@ struct WalkPath {
   u8 start_level = 0;
   u8 level = 0;    ///< of the leaf, or of the entry at which the walk ended
   u64 rights = 0;  ///< AND over all entries used; 0 when one was not present
-  std::array<typename Format::Out, kMaxLevels + 1> where{};  ///< address of each entry read
-  std::array<u64, kMaxLevels + 1> entry{};                   ///< its value
+  u64 common = 0;  ///< the entries read, ANDed, but their kDenying bits ORed; only if status is Ok
+  std::array<typename Format::Out, kMaxLevels + 1> where;  ///< address of each entry read
+  std::array<u64, kMaxLevels + 1> entry;                   ///< its value
 
   PageSize size() const { return leaf_size(level); }
+  unsigned reads() const { return start_level - level + 1u; }  ///< entries read
   /// Where the page that the leaf maps begins, and where `in` lies in it.
   typename Format::Out page() const {
     return typename Format::Out(entry[level] & Format::kAddressMask &
@@ -50,33 +52,33 @@ struct WalkPath {
 /// The only radix walk in the project: from `start` to a leaf, judging structure but not rights.
 /// `read(Out where, unsigned level, u64& entry)` returns false to stop the walk; it counts.
 template <class Format, class Read>
-inline void walk(WalkPath<Format>& path, WalkStart<Format> start, typename Format::In in,
-                 const WalkRules& rules, Read&& read) {
+[[gnu::always_inline]] inline void walk(WalkPath<Format>& path, WalkStart<Format> start,
+                                        typename Format::In in, const WalkRules& rules,
+                                        Read&& read) {
   const u64 reserved = Format::reserved_mask(rules);
   auto table = start.table;
-  u64 rights = start.rights;
+  u64 common = ~u64{0};  // kDenying bits inverted
   path.start_level = static_cast<u8>(start.level);
   for (unsigned level = start.level;; --level) {
     const auto where = table + 8 * table_index(in, level);
-    path.level = static_cast<u8>(level);
-    path.where[level] = where;
     u64 entry;
     if (!read(where, level, entry)) {
+      path.level = static_cast<u8>(level);
+      path.where[level] = where;
       path.status = WalkStatus::Stopped;
       return;
     }
+    path.where[level] = where;
     path.entry[level] = entry;
+    common &= entry ^ Format::kDenying;
     const EntryState state = Format::state(entry, level, rules, reserved);
-    if (state == EntryState::NotPresent || state == EntryState::Malformed) [[unlikely]] {
-      path.status =
-          state == EntryState::NotPresent ? WalkStatus::NotPresent : WalkStatus::Malformed;
-      path.rights = 0;
-      return;
-    }
-    rights &= Format::rights_of(entry);
-    if (state == EntryState::Leaf) {
-      path.status = WalkStatus::Ok;
-      path.rights = rights;
+    if (state != EntryState::Table) {
+      path.level = static_cast<u8>(level);
+      path.common = common ^ Format::kDenying;
+      path.status = state == EntryState::Leaf         ? WalkStatus::Ok
+                    : state == EntryState::NotPresent ? WalkStatus::NotPresent
+                                                      : WalkStatus::Malformed;
+      path.rights = state == EntryState::Leaf ? start.rights & Format::rights_of(path.common) : 0;
       return;
     }
     table = typename Format::Out(entry & Format::kAddressMask);
@@ -87,9 +89,8 @@ inline void walk(WalkPath<Format>& path, WalkStart<Format> start, typename Forma
 /// used, D in the leaf of a write.
 template <class Format>
 inline bool needs_flags(const WalkPath<Format>& path, bool write) {
-  u64 all = ~u64{0};
-  for (unsigned l = path.level; l <= path.start_level; ++l) all &= path.entry[l];
-  return !(all & Format::kAccessed) || (write && !(path.entry[path.level] & Format::kDirty));
+  return !(path.common & Format::kAccessed) ||
+         (write && !(path.entry[path.level] & Format::kDirty));
 }
 
 /// Sets the missing flags, top level first. `update(Out where, unsigned level, u64 seen, u64 bits)`
@@ -152,9 +153,9 @@ enum class WalkVerdict : u8 {
 /// What hardware does with x86 tables for one access: walks them, judges the rights of the whole
 /// path, and only if they permit the access sets A, and D for a write (see set_flags for `update`).
 template <class Format, class Read, class Update>
-inline WalkVerdict walk_for_access(WalkPath<Format>& path, WalkStart<Format> start,
-                                   typename Format::In in, Access access, const Controls& controls,
-                                   const WalkRules& rules, Read&& read, Update&& update) {
+[[gnu::always_inline]] inline WalkVerdict walk_for_access(
+    WalkPath<Format>& path, WalkStart<Format> start, typename Format::In in, Access access,
+    const Controls& controls, const WalkRules& rules, Read&& read, Update&& update) {
   walk<Format>(path, start, in, rules, read);
   if (path.status == WalkStatus::Stopped) return WalkVerdict::Stopped;
   if (path.status != WalkStatus::Ok || !walk_permits(path, access, controls)) {

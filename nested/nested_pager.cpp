@@ -72,7 +72,7 @@ class NestedPager final : public Pager {
   template <class Dimension>
   Outcome walk_in(Vcpu& vcpu, Gva va, Access access);
   template <class Walk>
-  void cache_path(Vcpu& vcpu, Gva va, const Walk& w, u64 rights);
+  [[gnu::always_inline]] inline void cache_path(Vcpu& vcpu, Gva va, const Walk& w, u64 rights);
   template <class Dimension, class Walk>
   Outcome translated(const Controls& controls, const Walk& w) const;
   Resume back(Vcpu& vcpu, Gpa gpa);

@@ -123,8 +123,8 @@ class NestedWalk {
   /// before the next one's address is translated, the guest's rights before the final address is.
   /// In guest tables nothing is set unless the guest's walk permits the access; then all is,
   /// before the final translation. A translation of the second dimension that fails sets nothing.
-  NestedEnd run(const NestedStart& start, Gva va, Access access, const Controls& controls,
-                const WalkRules& guest_rules) {
+  [[gnu::always_inline]] NestedEnd run(const NestedStart& start, Gva va, Access access,
+                                       const Controls& controls, const WalkRules& guest_rules) {
     switch (walk_guest(start, va, access, controls, guest_rules)) {
       case WalkVerdict::Permitted:
         break;
@@ -167,7 +167,7 @@ class NestedWalk {
   [[gnu::always_inline]] WalkVerdict walk_guest(const NestedStart& start, Gva va, Access access,
                                                 const Controls& controls, const WalkRules& rules) {
     const unsigned known = start.cached ? start.guest.level : 0;
-    const auto read = [&](Gpa where, unsigned level, u64& entry) {
+    const auto read = [&](Gpa where, unsigned level, u64& entry) __attribute__((always_inline)) {
       if (level == known) {
         entry_at_[level] = start.table + where.page_offset();
         table_rights_[level] = Second::kAllRights;
@@ -196,9 +196,9 @@ class NestedWalk {
     walk<Second>(path_, {second_.table, kSecondLevels}, gpa, second_.rules,
                  [&](Hpa where, unsigned, u64& entry) {
                    entry = memory_.read(where);
-                   ++second_refs_;
                    return true;
                  });
+    second_refs_ += path_.reads();
     // Four levels translate 48 bits and nothing above them.
     if (gpa.raw() >> (kPageShift + 9 * kSecondLevels)) [[unlikely]] {
       path_.status = WalkStatus::NotPresent;
@@ -220,7 +220,7 @@ class NestedWalk {
     return true;
   }
 
-  [[gnu::cold]] bool stop(Gpa gpa, SecondAccess why, WalkStatus status, u64 walked) {
+  bool stop(Gpa gpa, SecondAccess why, WalkStatus status, u64 walked) {
     end_ = Dimension::end(status);
     gpa_ = gpa;
     qualification_ = Dimension::qualification(why, status, walked, second_.rules);
@@ -228,11 +228,11 @@ class NestedWalk {
   }
 
   Memory& memory_;
-  const SecondRoot& second_;
+  const SecondRoot second_;  // a copy: nothing written to memory can change it
   WalkPath<GuestFormat> guest_;
   WalkPath<Second> path_;
-  std::array<Hpa, kMaxLevels + 1> entry_at_{};
-  std::array<u64, kMaxLevels + 1> table_rights_{};
+  std::array<Hpa, kMaxLevels + 1> entry_at_;      // by level, of the entries read
+  std::array<u64, kMaxLevels + 1> table_rights_;  // the same
   u64 guest_refs_ = 0, second_refs_ = 0;
   Hpa where_;
   NestedEnd end_ = NestedEnd::Violation;
