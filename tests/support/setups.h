@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/machine.h"
+
+namespace mmuscope {
+
+/// A pager on a machine: one column of a comparison.
+struct Setup {
+  std::string pager;  ///< SPEC
+  PageSize backing = PageSize::k4K;
+  std::string name() const;
+};
+
+/// Every pager of the catalogue, those with a format in each, over 4K and (but for native) 2M
+/// backing.
+std::vector<Setup> all_setups();
+
+/// Parses the SPEC. Throws InputError as the command line does.
+Machine::MakePager pager_maker(const std::string& spec, bool& virtualized);
+
+/// The machine of that setup; `config` says the rest.
+std::unique_ptr<Machine> make_machine(const Setup& setup, MachineConfig config);
+
+}  // namespace mmuscope
