@@ -66,7 +66,8 @@ struct Call {
   std::array<u64, 6> args{};
   /// Spawn, Fork: pid where it was recorded. Map, Remap: start of the mapping. Break: new break.
   u64 result = 0;
-  std::string name;  ///< Spawn, Exec: what runs; at most kMaxNameBytes
+  /// Spawn, Exec: the command line that runs. Map: the file, empty for none. At most kMaxNameBytes.
+  std::string name;
 
   friend bool operator==(const Call&, const Call&) = default;
 };
@@ -109,8 +110,9 @@ inline constexpr u32 kMaxNameBytes = 255;
 inline constexpr u32 kMaxAccessBytes = 4096;
 inline constexpr u32 kMaxProcesses = 1u << 20;
 inline constexpr int kTraceWindowLog = 24;
-/// Accesses and mappings end at or below this: the user half of 48-bit addresses.
-inline constexpr u64 kUserEnd = u64{1} << 47;
+/// Accesses and mappings end at or below this: the user half of 48-bit addresses without its last
+/// page, which Linux does not give out.
+inline constexpr u64 kTraceEnd = (u64{1} << 47) - kPageBytes;
 
 // The encoding, shared by writer and reader.
 inline constexpr std::array<char, 8> kTraceMagic = {'m', 'm', 'u', 't', 'r', 'a', 'c', 'e'};
@@ -136,7 +138,8 @@ inline constexpr std::array<u8, 4> kBytesOfLength = {0, 1, 2, 6};
 /// Whether the memory that a call names is whole: not empty, page-aligned, in the user half.
 inline bool names_user_memory(const Call& call) {
   const auto valid = [](u64 start, u64 bytes) {
-    return start % kPageBytes == 0 && bytes != 0 && bytes <= kUserEnd && start <= kUserEnd - bytes;
+    return start % kPageBytes == 0 && bytes != 0 && bytes <= kTraceEnd &&
+           start <= kTraceEnd - bytes;
   };
   switch (call.kind) {
     case CallKind::Map:
@@ -147,7 +150,7 @@ inline bool names_user_memory(const Call& call) {
     case CallKind::Remap:
       return valid(call.args[0], call.args[1]) && valid(call.result, call.args[2]);
     case CallKind::Break:
-      return call.result != 0 && call.result <= kUserEnd;
+      return call.result != 0 && call.result <= kTraceEnd;
     default:
       return true;
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <map>
 #include <optional>
 
 #include "core/error.h"
@@ -13,9 +14,21 @@ namespace mmuscope {
 
 namespace {
 
+constexpr const char* kTooLarge =
+    "the process uses more than 4 GiB that no call maps; valid: a whole log of one program";
+
+/// MAP_PRIVATE, MAP_FIXED and MAP_ANONYMOUS of Linux.
+constexpr u64 kPrivateFixed = 0x12;
+constexpr u64 kAnonymous = 0x20;
+
+/// Where valgrind puts the dynamic linker, whose pages all programs share.
+constexpr u64 kLinkerStart = 0x4000000, kLinkerEnd = 0x4100000;
+constexpr const char* kLinkerName = "dynamic linker";
+constexpr u64 kMaxFiles = 4096;  ///< open ones of one process that are followed
+
 /// Whether the trace can hold this access: the user half of the address space.
 bool in_user_half(const Record& r) {
-  return r.address < kUserEnd && r.address + r.size <= kUserEnd;
+  return r.address < kTraceEnd && r.address + r.size <= kTraceEnd;
 }
 
 bool makes_process(const LackeyCall& call) { return call.child != 0; }
@@ -48,7 +61,7 @@ std::optional<Call> memory_call(const LackeyCall& call) {
   if (!call.succeeded) return std::nullopt;
   if (out.kind == CallKind::Remap && call.args[1] == 0) {  // a second mapping of shared pages
     out.kind = CallKind::Map;
-    out.args = {0, call.args[2], linux_prot::kRead | linux_prot::kWrite, 0, 0, 0};
+    out.args = {0, call.args[2], linux_prot::kRead | linux_prot::kWrite, kAnonymous, ~u64{0}, 0};
   }
   return out;
 }
@@ -65,6 +78,21 @@ bool shares_memory(const LackeyCall& call) {
   constexpr u64 kCloneVm = 0x100;
   return call.number == linux_call::kVfork ||
          (call.number == linux_call::kClone && (call.args[0] & kCloneVm) != 0);
+}
+
+/// What is never written is a mapping of a file: the program's own, or the dynamic linker.
+Call map_image(const ImageRegion& region, const std::string& command) {
+  Call call;
+  call.kind = CallKind::Map;
+  call.synthesized = true;
+  call.result = region.start;
+  const bool file = (region.prot & linux_prot::kWrite) == 0;
+  const bool linker = region.start >= kLinkerStart && region.start < kLinkerEnd;
+  if (file) call.name = linker ? kLinkerName : command.substr(0, command.find(' '));
+  call.args = {region.start,       region.end - region.start,
+               region.prot,        file ? kPrivateFixed : kPrivateFixed | kAnonymous,
+               file ? 0 : ~u64{0}, file ? region.start : 0};
+  return call;
 }
 
 /// One log as the first pass saw it.
@@ -104,7 +132,8 @@ class Import {
     u64 last_store = 0;   ///< address
     u64 store_first = 0;  ///< what a forked child stores to before it execs; 0: nothing
     bool starts_with_exec = false;
-    bool resting = false;  ///< in a wait
+    bool resting = false;              ///< in a wait
+    std::map<u64, std::string> files;  ///< by descriptor
     u64 status = 0;
     bool exit_seen = false;
   };
@@ -226,10 +255,7 @@ void Import::scan(std::size_t index) {
         continue;
       }
       ++tally_.accesses;
-      if (!finder.access(log.access()))
-        log.fail(
-            "the process uses more than 4 GiB that no call "
-            "maps; valid: a whole log of one program");
+      if (!finder.access(log.access())) log.fail(kTooLarge);
       continue;
     }
     const LackeyCall& call = log.call();
@@ -241,7 +267,7 @@ void Import::scan(std::size_t index) {
     if (call.args_given < args_needed(call) || !names_user_memory(*made)) {
       log.fail("a memory call with impossible arguments; valid: as valgrind prints it");
     }
-    finder.apply(call);
+    if (!finder.apply(call)) log.fail(kTooLarge);
   }
   tally_.cut_logs += log.cut_short();
   tally_.unfinished += !exit_seen;
@@ -363,15 +389,8 @@ void Import::start(Running& r) {
   if (!r.starts_with_exec) return;
   if (r.store_first != 0) writer_->access(RecordKind::Store, r.store_first, 8);
   writer_->call({CallKind::Exec, true, 0, {}, 0, p.command});
-  constexpr u64 kPrivateFixedAnonymous = 0x32;
   for (const ImageRegion& region : image_regions(images_[p.image])) {
-    writer_->call(
-        {CallKind::Map,
-         true,
-         0,
-         {region.start, region.end - region.start, region.prot, kPrivateFixedAnonymous, ~u64{0}, 0},
-         region.start,
-         ""});
+    writer_->call(map_image(region, p.command));
   }
 }
 
@@ -403,7 +422,13 @@ bool Import::follow(Running& r, const LackeyCall& call) {
     return false;
   } else if (call.number == linux_call::kWait4 || call.number == linux_call::kWaitid) {
     return may_go_on(r, call);
-  } else if (const std::optional<Call> made = memory_call(call)) {
+  } else if (!call.path.empty()) {
+    if (call.succeeded && call.result < kMaxFiles) r.files[call.result] = call.path;
+  } else if (std::optional<Call> made = memory_call(call)) {
+    const bool of_file = made->kind == CallKind::Map && (made->args[3] & kAnonymous) == 0;
+    if (const auto file = r.files.find(made->args[4]); of_file && file != r.files.end()) {
+      made->name = file->second;
+    }
     writer_->call(*made);
   }
   return true;
@@ -432,6 +457,7 @@ void Import::fork(Running& r, const LackeyCall& call) {
   child.starts_with_exec = execs;
   child.last_store = r.last_store;
   if (execs && out.kind == CallKind::Fork) child.store_first = r.last_store;
+  if (!execs) child.files = r.files;
   out.process = child.number;
   if (out.kind == CallKind::Spawn) out.name = process->command;
   writer_->call(out);

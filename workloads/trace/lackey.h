@@ -12,7 +12,7 @@ struct LackeyOptions {
   u64 quantum = 20000;
   /// Of each process only the first so many accesses are kept, and all calls; 0: everything.
   u64 limit = 0;
-  int compression = 19;  ///< zstd's level, 1..19
+  int compression = 17;  ///< zstd's level, 1..19
 };
 
 /// What an import made of its logs.
@@ -34,9 +34,11 @@ struct LackeySummary {
 /// - Fork to exec. Lackey starts a process's log anew at exec, so what a child does before it is
 ///   lost. A child of fork stores 8 bytes where its parent stored last, and execs. A child of
 ///   vfork, which shares its parent's memory until then, is made without a copy (Spawn).
-/// - Images. The kernel's loader is not in the logs: pages that are used and that no call explains
-///   (program, dynamic linker, stack, valgrind's own stubs) are mapped at exec. Neighbours with
-///   the same rights become one mapping, over gaps of up to 256 pages; rights are those used.
+/// - Images. The kernel's loader is not in the logs: pages that are used, or get other rights, and
+///   that no call explains (program, dynamic linker, stack, valgrind's own stubs) are mapped at
+///   exec. Neighbours with the same rights become one mapping, over gaps of up to 256 pages; rights
+///   are those used. What is never written is mapped from a file: from 4000000h to 4100000h, where
+///   valgrind puts it, the dynamic linker, elsewhere the program.
 /// - Exit. A process ends where its log does. A child without a log ends at once.
 /// - Threads are not told apart: their accesses are their process's, in the order of the log.
 ///

@@ -78,9 +78,16 @@ void Mappings::apply(const LackeyCall& call) {
   }
 }
 
-void ImageFinder::apply(const LackeyCall& call) {
+bool ImageFinder::apply(const LackeyCall& call) {
   mappings_.apply(call);
   known_.fill({});
+  if (call.number != linux_call::kMprotect) return true;
+  const u64 end = page_of(call.args[0] + round_up(call.args[1]));
+  if (end - page_of(call.args[0]) > kMaxImagePages) return false;
+  for (u64 page = page_of(call.args[0]); page < end; ++page) {
+    if (!explain(page, linux_prot::kRead)) return false;
+  }
+  return true;
 }
 
 bool ImageFinder::explain(u64 page, u8 used) {

@@ -10,13 +10,6 @@
 
 namespace mmuscope {
 
-// Linux's numbers of the system calls on amd64 that matter here.
-namespace linux_call {
-inline constexpr u32 kMmap = 9, kMprotect = 10, kMunmap = 11, kBrk = 12, kMremap = 25, kClone = 56,
-                     kFork = 57, kVfork = 58, kExit = 60, kWait4 = 61, kExitGroup = 231,
-                     kWaitid = 247;
-}  // namespace linux_call
-
 /// PROT_READ, PROT_WRITE, PROT_EXEC of Linux.
 namespace linux_prot {
 inline constexpr u8 kRead = 1, kWrite = 2, kExec = 4;
@@ -29,7 +22,8 @@ struct ImageRegion {
   u8 prot = 0;
 };
 
-/// Pages of one program that are used though no call mapped them, with the rights that were used.
+/// Pages of one program that are used, or change their rights, though no call mapped them; with the
+/// rights that were used.
 using ImagePages = std::map<u64, u8>;
 inline constexpr std::size_t kMaxImagePages = std::size_t{1} << 20;
 inline constexpr u64 kMaxImageGap = 256;  ///< pages between two parts of one region
@@ -59,9 +53,9 @@ class ImageFinder {
   ImageFinder(Mappings mappings, ImagePages& image)
       : mappings_(std::move(mappings)), image_(image) {}
 
-  /// False if the image has become larger than kMaxImagePages.
+  /// Both: false if the image has become larger than kMaxImagePages.
   bool access(const Record& record);
-  void apply(const LackeyCall& call);
+  bool apply(const LackeyCall& call);
   const Mappings& mappings() const { return mappings_; }
 
  private:

@@ -205,8 +205,27 @@ void LackeyLog::join_result(std::string& text) {
   }
 }
 
+/// Numbers up to the first string, which could hold anything; and the string as the path.
+void LackeyLog::parse_arguments(std::string_view text) {
+  while (call_.args_given < call_.args.size()) {
+    while (take(text, " ") || take(text, ",")) {
+    }
+    u64& value = call_.args[call_.args_given];
+    // The flags of clone are in hexadecimal without a prefix.
+    const bool bare_hex = call_.number == linux_call::kClone && call_.args_given == 0;
+    if (bare_hex ? !take(text, value, 16) : !take_argument(text, value)) return;
+    ++call_.args_given;
+    if (!take(text, "(")) continue;
+    if (call_.number == linux_call::kOpen || call_.number == linux_call::kOpenat) {
+      call_.path = text.substr(0, std::min<std::size_t>(text.find("), "), kMaxNameBytes));
+    }
+    return;
+  }
+}
+
 /// `SYSCALL[pid,thread](number) name ( arguments )` and then a result in one of several styles.
-void LackeyLog::parse_call(std::string text) {
+/// False: nothing to report, or not yet.
+bool LackeyLog::parse_call(std::string text) {
   join_result(text);
   const auto bad = [&] {
     fail(excerpt(text) +
@@ -214,42 +233,36 @@ void LackeyLog::parse_call(std::string text) {
          "--> Success(0x0)'");
   };
   std::string_view rest = text;
-  u64 ignored = 0, number = 0;
+  u64 pid = 0, thread = 0, number = 0;
   call_ = LackeyCall();
-  if (!take(rest, "SYSCALL[") || !take(rest, ignored, 10) || !take(rest, ",") ||
-      !take(rest, ignored, 10) || !take(rest, "](") || !take(rest, number, 10) ||
+  if (!take(rest, "SYSCALL[") || !take(rest, pid, 10) || !take(rest, ",") ||
+      !take(rest, thread, 10) || !take(rest, "](") || !take(rest, number, 10) ||
       !take(rest, ") ")) {
     bad();
   }
   call_.number = static_cast<u32>(number);
-  if (starts_with(rest, "... ")) {  // the end of a call that was given before
-    call_.number = ~u32{0};
-    return;
-  }
-  constexpr u64 kClone = 56;
-  if (const std::size_t open = rest.find('('); open != std::string_view::npos) {
-    std::string_view args = rest.substr(open + 1);
-    while (call_.args_given < call_.args.size()) {
-      while (take(args, " ") || take(args, ",")) {
-      }
-      u64& value = call_.args[call_.args_given];
-      // The flags of clone are in hexadecimal without a prefix.
-      const bool bare_hex = number == kClone && call_.args_given == 0;
-      if (bare_hex ? !take(args, value, 16) : !take_argument(args, value)) break;
-      ++call_.args_given;
-      if (starts_with(args, "(")) break;  // a string, which could hold anything
-    }
+  const bool returns = starts_with(rest, "... ");  // from a call that was given before
+  if (returns) {
+    const bool open = number == linux_call::kOpen || number == linux_call::kOpenat;
+    if (!open || thread != opening_thread_) return false;
+    call_.path = opening_;
+  } else if (const std::size_t at = rest.find('('); at != std::string_view::npos) {
+    parse_arguments(rest.substr(at + 1));
   }
   if (const std::size_t at = rest.rfind(" created child "); at != std::string_view::npos) {
     std::string_view child = rest.substr(at + 15);
-    u64 pid = 0;
     if (!take(child, pid, 10) || pid == 0) bad();
     call_.child = static_cast<u32>(pid);
   }
   if (const std::size_t at = rest.rfind("Success(0x"); at != std::string_view::npos) {
     std::string_view result = rest.substr(at + 10);
     call_.succeeded = take(result, call_.result, 16);
+  } else if (!returns && !call_.path.empty()) {
+    opening_thread_ = thread;
+    opening_ = call_.path;
+    return false;
   }
+  return true;
 }
 
 LackeyLog::Event LackeyLog::next() {
@@ -260,8 +273,7 @@ LackeyLog::Event LackeyLog::next() {
       fail(excerpt(line) + " is no access; valid: a line as 'I  0401ab70,3' or ' S 1fff000608,8'");
     }
     if (starts_with(line, "SYSCALL[")) {
-      parse_call(std::string(line));
-      if (call_.number != ~u32{0}) return Event::Call;
+      if (parse_call(std::string(line))) return Event::Call;
       continue;
     }
     if (is_message(line) || starts_with(line, " --> ")) continue;

@@ -40,14 +40,23 @@ class LineReader {
   bool terminated_ = true;
 };
 
-/// One system call as lackey's core logs it on amd64, by its Linux number.
+// Linux's numbers of the system calls on amd64 that matter here.
+namespace linux_call {
+inline constexpr u32 kOpen = 2, kMmap = 9, kMprotect = 10, kMunmap = 11, kBrk = 12, kMremap = 25,
+                     kClone = 56, kFork = 57, kVfork = 58, kExit = 60, kWait4 = 61,
+                     kExitGroup = 231, kWaitid = 247, kOpenat = 257;
+}  // namespace linux_call
+
+/// One system call as valgrind logs it on amd64, by its Linux number. An open that takes its time
+/// is reported once, when it has returned.
 struct LackeyCall {
   u32 number = 0;
   unsigned args_given = 0;
   std::array<u64, 6> args{};
   bool succeeded = false;  ///< it has a result, and that is no error
   u64 result = 0;
-  u32 child = 0;  ///< pid of the process that it made, 0: none
+  u32 child = 0;     ///< pid of the process that it made, 0: none
+  std::string path;  ///< open, openat: of the file; at most kMaxNameBytes
 };
 
 /// A log of one process: `valgrind --tool=lackey --trace-mem=yes --trace-syscalls=yes`, one file a
@@ -79,7 +88,8 @@ class LackeyLog {
   bool next_line(std::string_view& line);
   void read_header();
   bool parse_access(std::string_view line);
-  void parse_call(std::string text);
+  bool parse_call(std::string text);
+  void parse_arguments(std::string_view text);
   void join_result(std::string& text);
 
   std::filesystem::path path_;
@@ -94,6 +104,8 @@ class LackeyLog {
   bool cut_short_ = false;
   Record access_;
   LackeyCall call_;
+  u64 opening_thread_ = 0;  ///< whose open has not returned yet
+  std::string opening_;     ///< and what it opens
 };
 
 }  // namespace mmuscope

@@ -254,7 +254,7 @@ void TraceReader::check_idle() const {
 void TraceReader::check_ranges(const TraceBlock& block) {
   u64 number = block.first_record;
   for (const Record& r : block.records) {
-    if (is_access(r.kind) && (r.address >= kUserEnd || r.address + r.size > kUserEnd)) {
+    if (is_access(r.kind) && (r.address >= kTraceEnd || r.address + r.size > kTraceEnd)) {
       record_ = number;
       fail("an access outside the user half");
     }
@@ -344,7 +344,7 @@ void TraceReader::decode(const BlockHeader& header, TraceBlock& block) {
   record_ = block.first_record + header.records;
   if (at != source_->raw_end) fail("damaged: bytes follow the last record of a block");
   check_idle();
-  if (all_ends_ > kUserEnd) check_ranges(block);
+  if (all_ends_ > kTraceEnd) check_ranges(block);
 }
 
 }  // namespace mmuscope

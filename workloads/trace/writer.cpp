@@ -129,7 +129,7 @@ void TraceWriter::record(RecordKind kind) {
 
 void TraceWriter::access(RecordKind kind, u64 address, u32 size) {
   assert(kind <= RecordKind::Modify && size > 0 && size <= kMaxAccessBytes);
-  assert(address < kUserEnd && address + size <= kUserEnd);
+  assert(address < kTraceEnd && address + size <= kTraceEnd);
   record(kind);
   u64& last_end = last_end_[static_cast<unsigned>(kind)];
   const u64 coded = zigzag(address - last_end);

@@ -10,11 +10,11 @@ namespace mmuscope {
 /// Writes a trace beside its final place and puts it there whole by finish(); a writer that is
 /// destroyed before leaves nothing. Memory is bounded by one block and the compression window.
 /// What it is given has to obey the rules that TraceReader checks: a process is made before it is
-/// switched to, new processes are numbered 0, 1, 2..., and accesses lie below kUserEnd.
+/// switched to, new processes are numbered 0, 1, 2..., and accesses lie below kTraceEnd.
 class TraceWriter {
  public:
   /// compression: zstd's level, 1..19. Throws InputError if the file cannot be made.
-  TraceWriter(const std::filesystem::path& path, const TraceInfo& info, int compression = 19);
+  TraceWriter(const std::filesystem::path& path, const TraceInfo& info, int compression = 17);
   ~TraceWriter();
   TraceWriter(const TraceWriter&) = delete;
   TraceWriter& operator=(const TraceWriter&) = delete;
