@@ -41,6 +41,7 @@ struct alignas(32) TlbEntry {
   u8 rights = 0;
   PageSize size = PageSize::k4K;
   bool global = false;
+  u8 unused = 0;  ///< makes a copy two aligned halves, which later loads can be served from
 
   bool valid() const { return context != kNoContext; }
   bool answers(Gva a, Context c) const {
@@ -117,14 +118,11 @@ class TlbLevel {
   u32 search_set(Gva va, Context context, PageSize size);
   u32 search_large(Gva va, Context context);
   u32 oldest_in(u32 begin, u32 ways) const {
-    u32 victim = begin;
-    u64 oldest = stamps_[begin];  // a free slot has stamp 0, older than any used one
-    for (u32 slot = begin + 1; slot < begin + ways; ++slot) {
-      const u64 stamp = stamps_[slot];
-      victim = stamp < oldest ? slot : victim;
-      oldest = stamp < oldest ? stamp : oldest;
-    }
-    return victim;
+    // A free slot has stamp 0, older than any used one.
+    const u64* const first = &stamps_[begin];
+    const u64* oldest = first;
+    for (const u64* s = first + 1; s < first + ways; ++s) oldest = *s < *oldest ? s : oldest;
+    return begin + static_cast<u32>(oldest - first);
   }
   u64 index(Gva va) const { return va.raw() >> kPageShift & directory_mask_; }
   /// Keeps the counts of what is cached; `by` is 1 or -1.
