@@ -82,18 +82,26 @@ void TlbLevel::invalidate_page(Gva va, const FlushMatch& match) {
   }
 }
 
-Tlb::Tlb(const CpuModel& cpu) {
-  const auto add = [](std::vector<TlbLevel>& levels, const std::vector<TlbGeometry>& banks) {
-    levels.emplace_back(banks);
-    return static_cast<u8>(levels.size() - 1);
-  };
-  const u8 load = add(first_, cpu.l1_load);
-  const u8 store = cpu.l1_store.empty() ? load : add(first_, cpu.l1_store);
-  first_of_ = {load, store, add(first_, cpu.l1_fetch)};
-  if (!cpu.l2_data.empty()) {
-    const u8 data = add(second_, cpu.l2_data);
-    second_of_ = {data, data, cpu.l2_fetch.empty() ? data : add(second_, cpu.l2_fetch)};
+void TlbLevel::invalidate_fragments(Gva va, const FlushMatch& match) {
+  for (u32 slot = 0; slot < entries_.size(); ++slot) {
+    const TlbEntry& e = entries_[slot];
+    const u64 apart = (e.va ^ va.raw()) >> page_shift(e.mapped);
+    if (e.size < e.mapped && apart == 0 && e.matches(match)) drop(slot);
   }
+}
+
+Tlb::Tlb(const CpuModel& cpu) {
+  first_.reserve(3);  // levels keep their place: first_of_ and second_of_ point to them
+  second_.reserve(2);
+  const auto add = [](std::vector<TlbLevel>& levels, const std::vector<TlbGeometry>& banks) {
+    return &levels.emplace_back(banks);
+  };
+  TlbLevel* load = add(first_, cpu.l1_load);
+  TlbLevel* store = cpu.l1_store.empty() ? load : add(first_, cpu.l1_store);
+  first_of_ = {load, store, add(first_, cpu.l1_fetch)};
+  if (cpu.l2_data.empty()) return;
+  TlbLevel* data = add(second_, cpu.l2_data);
+  second_of_ = {data, data, cpu.l2_fetch.empty() ? data : add(second_, cpu.l2_fetch)};
 }
 
 const TlbEntry& Tlb::fill_part(TlbLevel& l1, Gva va, const TlbEntry& entry, u64 now) {
@@ -104,15 +112,15 @@ const TlbEntry& Tlb::fill_part(TlbLevel& l1, Gva va, const TlbEntry& entry, u64 
   part.offset_mask = static_cast<u32>(page_bytes(size) - 1);
   part.size = size;
   part.data = entry.data + (part.va - entry.va);
+  note_fragment(va, part);
   return l1.entry(l1.insert(va, part, now));
 }
 
 const TlbEntry& Tlb::fill(AccessKind kind, Gva va, const TlbEntry& entry, u64 now) {
+  if (entry.size < entry.mapped) note_fragment(va, entry);
   const TlbEntry& cached = fill_first(kind, va, entry, now);
-  if (!second_.empty()) {
-    TlbLevel& l2 = second_[second_of_[static_cast<unsigned>(kind)]];
-    if (l2.holds(cached.size)) l2.insert(va, cached, now);
-  }
+  TlbLevel* l2 = second_of_[static_cast<unsigned>(kind)];
+  if (l2 != nullptr && l2->holds(cached.size)) l2->insert(va, cached, now);
   return cached;
 }
 
@@ -122,8 +130,13 @@ void Tlb::invalidate(const FlushMatch& match) {
 }
 
 void Tlb::invalidate_page(Gva va, const FlushMatch& match) {
-  for (TlbLevel& l : first_) l.invalidate_page(va, match);
-  for (TlbLevel& l : second_) l.invalidate_page(va, match);
+  const bool fragments = fragments_ & region_bit(va);
+  for (std::vector<TlbLevel>* levels : {&first_, &second_}) {
+    for (TlbLevel& l : *levels) {
+      l.invalidate_page(va, match);
+      if (fragments) l.invalidate_fragments(va, match);
+    }
+  }
 }
 
 }  // namespace mmuscope

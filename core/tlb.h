@@ -41,7 +41,7 @@ struct alignas(32) TlbEntry {
   u8 rights = 0;
   PageSize size = PageSize::k4K;
   bool global = false;
-  u8 unused = 0;  ///< makes a copy two aligned halves, which later loads can be served from
+  PageSize mapped = PageSize::k4K;  ///< of the page that this may be a fragment of
 
   bool valid() const { return context != kNoContext; }
   bool answers(Gva a, Context c) const {
@@ -84,6 +84,8 @@ class TlbLevel {
   u32 insert(Gva va, const TlbEntry& entry, u64 now);
   void invalidate(const FlushMatch& match);
   void invalidate_page(Gva va, const FlushMatch& match);
+  /// Every fragment of a larger page around the address.
+  void invalidate_fragments(Gva va, const FlushMatch& match);
   static constexpr u32 kNone = ~u32{0};
 
   // The vCPU's inline hit path.
@@ -144,7 +146,7 @@ class TlbLevel {
   std::array<Places, kPageSizes> places_{};
 };
 
-inline u32 TlbLevel::insert(Gva va, const TlbEntry& entry, u64 now) {
+[[gnu::always_inline]] inline u32 TlbLevel::insert(Gva va, const TlbEntry& entry, u64 now) {
   const Places& p = places_[static_cast<unsigned>(entry.size)];
   const u32 victim = oldest_in(set_begin(va, entry.size), p.ways);
   TlbEntry& e = entries_[victim];
@@ -168,18 +170,22 @@ class Tlb {
  public:
   explicit Tlb(const CpuModel& cpu);
 
-  TlbLevel& first(AccessKind kind) { return first_[first_of_[static_cast<unsigned>(kind)]]; }
+  Tlb(const Tlb&) = delete;
+  Tlb& operator=(const Tlb&) = delete;
+
+  TlbLevel& first(AccessKind kind) { return *first_of_[static_cast<unsigned>(kind)]; }
   /// The entry of the second level that answers, or nullptr. Rights are not judged.
   const TlbEntry* find_second(AccessKind kind, Gva va, Context context, u64 now) {
-    if (second_.empty()) return nullptr;
-    TlbLevel& l2 = second_[second_of_[static_cast<unsigned>(kind)]];
-    const u32 slot = l2.find(va, context);
+    TlbLevel* l2 = second_of_[static_cast<unsigned>(kind)];
+    if (l2 == nullptr) return nullptr;
+    const u32 slot = l2->find(va, context);
     if (slot == TlbLevel::kNone) return nullptr;
-    l2.touch(slot, now);
-    return &l2.entry(slot);
+    l2->touch(slot, now);
+    return &l2->entry(slot);
   }
   /// Copies an entry, or the part of it around va that the first level can hold, into that level.
-  const TlbEntry& fill_first(AccessKind kind, Gva va, const TlbEntry& entry, u64 now) {
+  [[gnu::always_inline]] const TlbEntry& fill_first(AccessKind kind, Gva va, const TlbEntry& entry,
+                                                    u64 now) {
     TlbLevel& l1 = first(kind);
     if (l1.holds(entry.size)) [[likely]]
       return l1.entry(l1.insert(va, entry, now));
@@ -190,15 +196,24 @@ class Tlb {
   const TlbEntry& fill(AccessKind kind, Gva va, const TlbEntry& entry, u64 now);
 
   void invalidate(const FlushMatch& match);
-  /// Every entry, of any size, that translates the address and matches.
+  /// Every entry, of any size, that translates the address and matches, and every fragment of the
+  /// page that the guest maps there. SDM vol. 3, *Operations that Invalidate TLBs and
+  /// Paging-Structure Caches*: where several entries hold parts of a page, all go.
   void invalidate_page(Gva va, const FlushMatch& match);
 
  private:
-  static const TlbEntry& fill_part(TlbLevel& l1, Gva va, const TlbEntry& entry, u64 now);
+  const TlbEntry& fill_part(TlbLevel& l1, Gva va, const TlbEntry& entry, u64 now);
+  /// The bit of the 2M region around va in fragments_.
+  static u64 region_bit(Gva va) { return u64{1} << (va.raw() >> page_shift(PageSize::k2M) & 63); }
+  void note_fragment(Gva va, const TlbEntry& entry) {
+    fragments_ |= entry.mapped == PageSize::k1G ? ~u64{0} : region_bit(va);
+  }
+
+  u64 fragments_ = 0;  // 2M regions, by hash, that ever had a fragment of a larger page cached
 
   std::vector<TlbLevel> first_, second_;
-  std::array<u8, 3> first_of_{};   // by AccessKind: index into first_
-  std::array<u8, 3> second_of_{};  // index into second_, which may be empty
+  std::array<TlbLevel*, 3> first_of_{};   // by AccessKind: into first_
+  std::array<TlbLevel*, 3> second_of_{};  // into second_; null where there is no second level
 };
 
 }  // namespace mmuscope

@@ -135,6 +135,7 @@ std::byte* Vcpu::cache(Gva va, AccessKind kind, const Translation& t) {
   e.data = machine_.memory().at(t.page);
   e.rights = t.rights;
   e.size = t.size;
+  e.mapped = t.mapped;
   e.global = t.global;
   return tlb_.fill(kind, va, e, tick_).at(va);
 }
