@@ -2,7 +2,7 @@
 
 #include "core/error.h"
 #include "core/native_pager.h"
-#include "guest_audit.h"
+#include "tests/workloads/guest_audit.h"
 
 using namespace mmuscope;
 

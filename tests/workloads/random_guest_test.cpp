@@ -5,7 +5,7 @@
 
 #include "core/native_pager.h"
 #include "core/random.h"
-#include "guest_audit.h"
+#include "tests/workloads/guest_audit.h"
 
 using namespace mmuscope;
 
