@@ -348,7 +348,8 @@ void Oracle::on_access(Vcpu& vcpu, const Seen& seen) {
   mix(running_ | static_cast<u64>(seen.access.kind) << 8 |
       static_cast<u64>(seen.access.privilege) << 16 | u64{seen.done} << 24);
   mix(seen.va.raw());
-  mix(seen.done ? seen.loaded : seen.fault.error_code);
+  if (!seen.done) mix(seen.fault.error_code);
+  if (seen.done && (!seen.access.is_write() || seen.op.exchange)) mix(seen.loaded);
 
   const u64 va = seen.va.raw();
   const std::vector<Candidate> candidates = permitted(v, va, seen.access);
