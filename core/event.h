@@ -70,8 +70,10 @@ inline constexpr std::array<EventInfo, kEvents> kEventInfo = {{
     {Event::GuestPageFault, "guest_page_faults",
      "#PF delivered to the guest, whoever found the fault"},
     {Event::TlbL1Miss, "tlb_l1_misses",
-     "accesses whose first look-up found no usable entry in the first-level TLB"},
-    {Event::TlbL2Hit, "tlb_l2_hits", "first-level misses that the second-level TLB answered"},
+     "accesses for whose page the first-level TLB held no entry; one that held too few rights for "
+     "the access leads to a walk but is no miss"},
+    {Event::TlbL2Hit, "tlb_l2_hits",
+     "first-level misses for whose page the second-level TLB held an entry"},
     {Event::Walk, "walks",
      "hardware page walks; the retry after a VM exit and the walk that sets D are walks again"},
     {Event::TableRefGuest, "table_refs_guest",

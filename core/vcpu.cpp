@@ -71,20 +71,20 @@ inline void Vcpu::begin_access(AccessKind kind) {
   const u8 need = required_[static_cast<unsigned>(kind)];
   TlbLevel& l1 = tlb_.first(kind);
   const u32 near = l1.search(va, context_);
-  if (near != TlbLevel::kNone && permits(l1.entry(near).rights, need)) {
-    l1.touch(near, tick_);
-    return l1.entry(near).at(va);
-  }
-  ++counters[Event::TlbL1Miss];
-  const TlbEntry* far = tlb_.find_second(kind, va, context_, tick_);
-  if (far != nullptr && permits(far->rights, need)) {
+  if (near != TlbLevel::kNone) {
+    if (permits(l1.entry(near).rights, need)) {
+      l1.touch(near, tick_);
+      return l1.entry(near).at(va);
+    }
+  } else {
+    ++counters[Event::TlbL1Miss];
+    const TlbEntry* far = tlb_.find_second(kind, va, context_, tick_);
+    if (far == nullptr) return nullptr;
     ++counters[Event::TlbL2Hit];
-    return tlb_.fill_first(kind, va, *far, tick_).at(va);
+    if (permits(far->rights, need)) return tlb_.fill_first(kind, va, *far, tick_).at(va);
   }
   // An entry whose rights do not do is not trusted to say no: the tables are.
-  if (far != nullptr || near != TlbLevel::kNone) {
-    tlb_.invalidate_page(va, FlushMatch::pcid(context_, false));
-  }
+  tlb_.invalidate_page(va, FlushMatch::pcid(context_, false));
   return nullptr;
 }
 
