@@ -53,8 +53,9 @@ SoftwareWalk Machine::walk_guest(Gpa root, Gva va, Access access, const Controls
     entry = map_.contains(where, 8) ? guest_read(where) : ~u64{0};
     return true;
   };
-  const auto update = [this](Gpa where, unsigned, u64 seen, u64 bits) {
+  const auto update = [this, &w](Gpa where, unsigned level, u64 seen, u64 bits) {
     guest_write(where, seen | bits);
+    w.flagged |= static_cast<u8>(1u << level);
     return true;
   };
   w.ok =

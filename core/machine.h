@@ -27,6 +27,7 @@ struct MachineConfig {
 struct SoftwareWalk {
   bool ok = false;     ///< a translation exists and permits the access
   u32 error_code = 0;  ///< of the guest's #PF otherwise
+  u8 flagged = 0;      ///< bit per level: A or D had to be set in its entry
   WalkPath<GuestFormat> path;
 };
 

@@ -66,6 +66,14 @@ class Pager {
   virtual Gauges gauges() const = 0;
   /// Splits the tables by guest root (guest CR3 values without PCID bits).
   virtual TableUse table_use(std::span<const Gpa> roots) const = 0;
+  /// Starts or stops noting which guest frames are written, by the guest or for it. Pagers that
+  /// cannot ignore it.
+  virtual void log_dirty(bool on) { (void)on; }
+  /// How many frames were written since the log was started or last harvested; notes the next write
+  /// to each again. 0 from pagers that cannot.
+  virtual u64 harvest_dirty() { return 0; }
+  /// Changes how many shadow pages may exist, in pages. Pagers without any ignore it.
+  virtual void limit_shadow_pages(u64 pages) { (void)pages; }
 };
 
 }  // namespace mmuscope

@@ -33,6 +33,11 @@ Resume ShadowMmu::page_fault(Vcpu& v, const VmExit& exit) {
     ++v.counters[Event::PfGuest];
     return Resume::reflect({GuestFault::Kind::PageFault, guest.error_code, exit.gva});
   }
+  if (guest.flagged != 0) {
+    for (unsigned l = guest.path.level; l <= guest.path.start_level; ++l) {
+      if (guest.flagged & (1u << l)) mark_dirty(guest.path.where[l].frame());
+    }
+  }
   const Gpa gpa = guest.path.translate(exit.gva);
   Fault f{v, exit.gva, exit.access, guest.path, gpa.frame()};
   f.rights = static_cast<u8>(guest.path.rights);
@@ -42,18 +47,18 @@ Resume ShadowMmu::page_fault(Vcpu& v, const VmExit& exit) {
   const bool trapped = exit.access.is_write() && (exit.error_code & pf::kPresent);
   if (trapped && tables_.write_tracked(f.gfn)) {
     clear_flood_counts(v, exit.gva);
-    return write_protected(v, exit, gpa, false);
+    return write_protected(v, exit, gpa);
   }
   if (exit.access.is_write() && !(f.rights & rights::kWrite)) {
     // CR0.WP=0: the kernel writes to a read-only page. The hardware runs with WP=1, so the page
     // becomes a writable page of the kernel's until a user touches it. Not executable if the guest
     // has SMEP, and not so at all under SMAP, which would no longer protect it: then the one write
     // is emulated. KVM does not do the latter; string instructions are not emulated here either.
-    if (controls.smap && !exit.store->string) return write_protected(v, exit, gpa, false);
+    if (controls.smap && !exit.store->string) return write_protected(v, exit, gpa);
     f.rights = static_cast<u8>((f.rights | rights::kWrite) & ~rights::kUser);
     if (controls.smep) f.rights &= static_cast<u8>(~rights::kExec);
   }
-  lock(v);
+  lock(&v);
   make_room(v);
   switch (fill(f)) {
     case Filled::Fixed:
@@ -63,7 +68,7 @@ Resume ShadowMmu::page_fault(Vcpu& v, const VmExit& exit) {
       ++v.counters[Event::PfSpurious];
       break;
     case Filled::WriteProtected:
-      return write_protected(v, exit, gpa, f.writes_own_table);
+      return write_protected(v, exit, gpa);
   }
   return Resume::retry();
 }
@@ -78,7 +83,6 @@ ShadowMmu::Filled ShadowMmu::fill(Fault& f) {
     if (level == f.path.level) break;
     const Gfn table = Gpa(f.path.table_below(level)).frame();
     access &= GuestFormat::rights_of(f.path.entry[level]);
-    if (f.access.is_write() && table == f.gfn) f.writes_own_table = true;
     const unsigned i = table_index(f.va, level);
     page = &child_for(f.vcpu, *page, i, table, false, static_cast<u8>(access));
   }
@@ -110,7 +114,7 @@ ShadowPage& ShadowMmu::child_for(Vcpu& v, ShadowPage& parent, unsigned i, Gfn gf
     if (!direct || child->role.access == access) return *child;
     Shootdown owed;
     tables_.drop(parent, i, owed);
-    flush_owed(v, owed);
+    flush_owed(&v, owed);
   }
   Role role = parent.role;
   --role.level;
@@ -127,7 +131,7 @@ ShadowPage& ShadowMmu::child_for(Vcpu& v, ShadowPage& parent, unsigned i, Gfn gf
 void ShadowMmu::link(Vcpu& v, ShadowPage& parent, unsigned i, ShadowPage& child) {
   Shootdown owed;
   tables_.drop(parent, i, owed);  // a large leaf that has to be split
-  flush_owed(v, owed);
+  flush_owed(&v, owed);
   tables_.link(parent, i, child);
 }
 
@@ -142,28 +146,29 @@ ShadowPage& ShadowMmu::page_for(Vcpu& v, Gfn gfn, const Role& role) {
         found = p;
       } else if (role.level > 1 && p->unsync) {
         // The frame was a leaf table, becomes an upper one and will be write-protected.
-        zap(v, *p, zapped);
+        zap(&v, *p, zapped);
       }
     }
     if (found != nullptr && found->unsync) {
       Shootdown owed;
       sync_page(v, *found, owed);  // it stays writable: others may still use it so
-      flush_owed(v, owed);
+      flush_owed(&v, owed);
     }
     if (found != nullptr) found->writes_emulated = 0;
-    finish(v, zapped);
+    finish(&v, zapped);
   }
   if (found != nullptr) return *found;
   ++v.counters[Event::MmuCacheMiss];
   Shootdown owed;
   ShadowPage& made = tables_.create(gfn, role, owed);
-  flush_owed(v, owed);
+  flush_owed(&v, owed);
   return made;
 }
 
 PageSize ShadowMmu::leaf_size_for(const Fault& f, Hfn& frame) {
   const Backing backing = machine_.map().back(f.gfn);
   frame = backing.frame;
+  if (logging_dirty_) return PageSize::k4K;
   PageSize size = min_size(f.path.size(), backing.size);
   if (!machine_.cpu().pages_1g) size = min_size(size, PageSize::k2M);
   for (auto s = PageSize::k2M; s <= size; s = static_cast<PageSize>(static_cast<unsigned>(s) + 1)) {
@@ -204,6 +209,7 @@ u64 ShadowMmu::make_leaf(const ShadowPage& page, u64 old, const LeafWish& wish,
     // Where the frame is writable already, its tables are out of sync already.
     if ((old & x86::kWrite) || may_write(wish.gfn, wish)) {
       e |= x86::kWrite | spte::kMayWrite | x86::kDirty;
+      mark_dirty(wish.gfn);
     } else {
       write_protected = true;
     }
@@ -223,12 +229,12 @@ ShadowMmu::Filled ShadowMmu::set_leaf(Vcpu& v, ShadowPage& page, unsigned i, con
   const u64 entry = make_leaf(page, old, wish, write_protected);
   const bool same = entry == old;
   tables_.put_leaf(page, i, entry, wish.gfn, wish.rights, owed);
-  flush_owed(v, owed);
+  flush_owed(&v, owed);
   const PageSize size = leaf_size(page.role.level);
   if (policy_.rmap_limit != 0 && tables_.mapping_count(wish.gfn, size) > policy_.rmap_limit) {
     Shootdown all;
     tables_.drop_mappings(wish.gfn, size, all);
-    flush_owed(v, all);
+    flush_owed(&v, all);
   }
   if (write_protected && wish.write_fault) return Filled::WriteProtected;
   return same ? Filled::Spurious : Filled::Fixed;
@@ -249,7 +255,7 @@ void ShadowMmu::prefetch(Vcpu& v, ShadowPage& page, unsigned i) {
 
 bool ShadowMmu::prefetch_guest(Vcpu& v, ShadowPage& page, unsigned i) {
   const auto leaf = read_guest_leaf(v, page, i);
-  if (!leaf) return false;
+  if (!leaf || (logging_dirty_ && (leaf->rights & rights::kWrite))) return false;
   set_leaf(v, page, i,
            {leaf->gfn, machine_.map().back(leaf->gfn).frame, leaf->rights, false, true});
   return true;
@@ -257,9 +263,9 @@ bool ShadowMmu::prefetch_guest(Vcpu& v, ShadowPage& page, unsigned i) {
 
 bool ShadowMmu::prefetch_direct(Vcpu& v, ShadowPage& page, unsigned i) {
   const Gfn gfn = page.gfn + i;
-  const auto backing = machine_.map().find(gfn);
-  if (!backing) return false;
-  set_leaf(v, page, i, {gfn, backing->frame, page.role.access, false, true});
+  if (!machine_.map().contains(gfn)) return false;
+  if (logging_dirty_ && (page.role.access & rights::kWrite)) return false;
+  set_leaf(v, page, i, {gfn, machine_.map().back(gfn).frame, page.role.access, false, true});
   return true;
 }
 
@@ -281,7 +287,7 @@ std::optional<ShadowMmu::GuestLeaf> ShadowMmu::read_guest_leaf(Vcpu& v, const Sh
 void ShadowMmu::make_room(Vcpu& v) {
   const auto room = [this] { return limit_ > tables_.used() ? limit_ - tables_.used() : 0; };
   if (room() >= kMinFree) return;
-  v.counters[Event::MmuRecycled] += zap_oldest(v, kRefill - room());
+  v.counters[Event::MmuRecycled] += zap_oldest(&v, kRefill - room());
   if (room() == 0) {
     throw RunError("pager " + std::string(policy_.name) + ": a limit of " + std::to_string(limit_) +
                    " shadow pages is too small: the roots in use take them all");
@@ -289,7 +295,7 @@ void ShadowMmu::make_room(Vcpu& v) {
 }
 
 /// Takes down at least that many pages, oldest first, roots in use excepted.
-u64 ShadowMmu::zap_oldest(Vcpu& v, u64 pages) {
+u64 ShadowMmu::zap_oldest(Vcpu* v, u64 pages) {
   Zapped zapped;
   PageList& by_age = tables_.cache().by_age();
   for (auto it = by_age.begin(); it != by_age.end() && zapped.count < pages;) {

@@ -134,9 +134,9 @@ Resume ShadowMmu::handle(Vcpu& vcpu, const VmExit& exit) {
   return r;
 }
 
-void ShadowMmu::flush_owed(Vcpu& v, Shootdown& owed) { machine_.apply(std::move(owed), &v); }
+void ShadowMmu::flush_owed(Vcpu* v, Shootdown& owed) { machine_.apply(std::move(owed), v); }
 
-void ShadowMmu::finish(Vcpu& v, Zapped& zapped) {
+void ShadowMmu::finish(Vcpu* v, Zapped& zapped) {
   if (!zapped.pages.empty()) zapped.owed.add();  // the tables themselves may still be walked
   flush_owed(v, zapped.owed);
   if (zapped.root) {
@@ -146,10 +146,10 @@ void ShadowMmu::finish(Vcpu& v, Zapped& zapped) {
   tables_.release(zapped);
 }
 
-void ShadowMmu::zap(Vcpu& v, ShadowPage& page, Zapped& zapped) {
+void ShadowMmu::zap(Vcpu* v, ShadowPage& page, Zapped& zapped) {
   const u64 before = zapped.count;
   tables_.zap(page, policy_.zap_unsync_children, zapped);
-  v.counters[Event::MmuShadowZapped] += zapped.count - before;
+  counters(v)[Event::MmuShadowZapped] += zapped.count - before;
 }
 
 // --- host face -----------------------------------------------------------------------------------
@@ -166,6 +166,52 @@ Gauges ShadowMmu::gauges() const {
   g.table_bytes_peak = pages_peak_ * kPageBytes;
   g.pager_bytes_peak = bytes_peak_;
   return g;
+}
+
+void ShadowMmu::limit_shadow_pages(u64 pages) {
+  lock(nullptr);
+  if (tables_.used() > pages) {
+    Counters& c = counters(nullptr);
+    c[Event::MmuRecycled] += zap_oldest(nullptr, tables_.used() - pages);
+    pages = tables_.used();  // roots in use stay
+  }
+  limit_ = pages;
+}
+
+// --- dirty logging: Linux, kvm_mmu_slot_remove_write_access, kvm_get_dirty_log_protect ----------
+
+void ShadowMmu::mark_dirty(Gfn gfn) {
+  if (logging_dirty_) dirty_[gfn.raw()] = true;
+}
+
+void ShadowMmu::log_dirty(bool on) {
+  if (on == logging_dirty_) return;
+  logging_dirty_ = on;
+  dirty_.assign(machine_.map().bytes() / kPageBytes, false);
+  lock(nullptr);
+  Shootdown owed;
+  if (on) {
+    tables_.remove_write_access();
+    owed.add();
+  } else {
+    tables_.drop_split_leaves(machine_.map().page(), owed);
+  }
+  flush_owed(nullptr, owed);
+}
+
+u64 ShadowMmu::harvest_dirty() {
+  u64 count = 0;
+  Shootdown owed;
+  lock(nullptr);
+  for (u64 g = 0; g < dirty_.size(); ++g) {
+    if (!dirty_[g]) continue;
+    dirty_[g] = false;
+    ++count;
+    tables_.write_protect(Gfn(g), false, owed);
+    owed.add();
+  }
+  flush_owed(nullptr, owed);
+  return count;
 }
 
 namespace {

@@ -31,6 +31,9 @@ class ShadowMmu final : public Pager {
   Resume handle(Vcpu& vcpu, const VmExit& exit) override;
   Gauges gauges() const override;
   TableUse table_use(std::span<const Gpa> roots) const override;
+  void log_dirty(bool on) override;
+  u64 harvest_dirty() override;
+  void limit_shadow_pages(u64 pages) override;
 
  private:
   /// One root that a vCPU holds: the guest CR3 that it serves, PCID included, and its shadow.
@@ -44,8 +47,6 @@ class ShadowMmu final : public Pager {
     // Asked for, and done when the vCPU next enters the guest.
     bool sync_asked = false;
     bool roots_obsolete = false;
-    // The last address at which the shadows of a table were dropped to let its write run.
-    std::optional<Gva> retried;
   };
   enum class Filled : u8 { Fixed, Spurious, WriteProtected };
   /// One hidden fault on its way to the shadow tables.
@@ -53,19 +54,21 @@ class ShadowMmu final : public Pager {
     Vcpu& vcpu;
     Gva va;
     Access access;
-    WalkPath<GuestFormat> path;     // of the guest's own tables, permitted
-    Gfn gfn;                        // of the page wanted
-    u8 rights = 0;                  // that the leaf may grant
-    bool writes_own_table = false;  // a table on the path is what the access writes to
+    WalkPath<GuestFormat> path;  // of the guest's own tables, permitted
+    Gfn gfn;                     // of the page wanted
+    u8 rights = 0;               // that the leaf may grant
   };
 
   PerVcpu& state(const Vcpu& v) { return vcpus_[v.index()]; }
-  void lock(Vcpu& v) { ++v.counters[Event::LockAcquisition]; }
+  // Whose work is done: a vCPU's that has exited, or the host's own (null).
+  Counters& counters(Vcpu* v) { return (v != nullptr ? *v : machine_.vcpu(0)).counters; }
+  void lock(Vcpu* v) { ++counters(v)[Event::LockAcquisition]; }
   /// Flushes every vCPU if anything is owed.
-  void flush_owed(Vcpu& v, Shootdown& owed);
+  void flush_owed(Vcpu* v, Shootdown& owed);
   /// Flushes if anything was taken down or is owed, then frees what was taken down.
-  void finish(Vcpu& v, Zapped& zapped);
-  void zap(Vcpu& v, ShadowPage& page, Zapped& zapped);
+  void finish(Vcpu* v, Zapped& zapped);
+  void zap(Vcpu* v, ShadowPage& page, Zapped& zapped);
+  void mark_dirty(Gfn gfn);
 
   // --- page faults: shadow_fill.cpp
   Resume page_fault(Vcpu& v, const VmExit& exit);
@@ -92,11 +95,11 @@ class ShadowMmu final : public Pager {
   bool prefetch_guest(Vcpu& v, ShadowPage& page, unsigned i);
   bool prefetch_direct(Vcpu& v, ShadowPage& page, unsigned i);
   void make_room(Vcpu& v);
-  u64 zap_oldest(Vcpu& v, u64 pages);
+  u64 zap_oldest(Vcpu* v, u64 pages);
 
   // --- writes to guest tables: table_write.cpp
-  Resume write_protected(Vcpu& v, const VmExit& exit, Gpa gpa, bool writes_own_table);
-  bool drop_shadows(Vcpu& v, Gfn gfn);
+  Resume write_protected(Vcpu& v, const VmExit& exit, Gpa gpa);
+  void drop_shadows(Vcpu& v, Gfn gfn);
   void table_written(Vcpu& v, Gpa gpa, unsigned bytes);
   bool is_flooded(ShadowPage& page) const;
   void clear_flood_counts(Vcpu& v, Gva va);
@@ -133,6 +136,8 @@ class ShadowMmu final : public Pager {
   ShadowTables tables_;
   std::vector<PerVcpu> vcpus_;
   u64 pages_peak_ = 0, bytes_peak_ = 0;
+  bool logging_dirty_ = false;
+  std::vector<bool> dirty_;  // by guest frame
 };
 
 /// The role of a root under these controls.

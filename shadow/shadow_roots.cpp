@@ -31,12 +31,13 @@ void ShadowMmu::enter(Vcpu& v) {
 
 void ShadowMmu::load_root(Vcpu& v) {
   PerVcpu& s = state(v);
-  lock(v);
+  lock(&v);
   make_room(v);
   ShadowPage& page = page_for(v, v.root().frame(), root_role(v.controls()));
   ++page.root_count;
   s.root = {&page, v.cr3()};
   sync_roots(v);
+  s.sync_asked = false;
   v.flush_space();
 }
 
@@ -50,14 +51,14 @@ void ShadowMmu::free_roots(Vcpu& v, bool current,
   }
   if (current && s.root.page != nullptr) chosen.push_back(&s.root);
   if (chosen.empty()) return;
-  lock(v);
+  lock(&v);
   Zapped zapped;
   for (Root* r : chosen) {
     tables_.put_root(*r->page, policy_.zap_unsync_children, zapped);
     *r = {};
   }
   v.counters[Event::MmuShadowZapped] += zapped.count;
-  finish(v, zapped);
+  finish(&v, zapped);
 }
 
 /// Makes the root for this CR3 current if the vCPU still holds one. If not, the oldest of those it
@@ -85,20 +86,20 @@ bool ShadowMmu::find_cached_root(Vcpu& v, u64 cr3) {
   return false;
 }
 
+/// A root that the vCPU still holds is only made current; the flush that goes with it brings it up
+/// to date when the vCPU next enters the guest. Any other is looked up, or made, and loaded at
+/// once.
 Resume ShadowMmu::write_cr3(Vcpu& v, u64 value) {
+  enter(v);
   PerVcpu& s = state(v);
   const bool flush = !v.controls().pcide || !(value & kNoFlush);
   const u64 cr3 = value & ~kNoFlush;
   const bool same = cr3 == v.cr3();
   v.set_cr3(cr3);
-  if (!same) {
-    if (!find_cached_root(v, cr3)) {
-      load_root(v);
-    } else {
-      s.root.page->writes_emulated = 0;
-    }
-  }
+  const bool held = same || find_cached_root(v, cr3);
+  if (held && !same) s.root.page->writes_emulated = 0;
   if (flush) flush_guest_context(v, v.controls().pcide ? pcid_of(cr3) : 0);
+  if (!held) load_root(v);
   return Resume::retry();
 }
 
@@ -146,13 +147,13 @@ Resume ShadowMmu::invlpg(Vcpu& v, Gva va) {
 /// stays so.
 void ShadowMmu::invalidate_address(Vcpu& v, const Root& root, Gva va) {
   if (root.page == nullptr) return;
-  lock(v);
+  lock(&v);
   for (ShadowPage* p = root.page; p != nullptr;) {
     const unsigned i = table_index(va, p->role.level);
     if (p->unsync) {
       Shootdown owed;
       sync_entry(v, *p, i, owed);
-      flush_owed(v, owed);
+      flush_owed(&v, owed);
     }
     if (p->unsync_children == 0) return;
     p = present_child(*p, i);

@@ -7,7 +7,7 @@ namespace mmuscope {
 void ShadowMmu::sync_roots(Vcpu& v) {
   ShadowPage* root = state(v).root.page;
   if (root == nullptr || root->unsync_children == 0) return;
-  lock(v);
+  lock(&v);
   sync_children(v, *root);
 }
 
@@ -20,7 +20,7 @@ void ShadowMmu::sync_children(Vcpu& v, ShadowPage& top) {
     for (const auto& way : batch) tables_.write_protect(way.page->gfn, true, protect);
     if (protect.owed()) {
       protect.merge(std::move(weakened));
-      flush_owed(v, protect);
+      flush_owed(&v, protect);
     }
     for (const auto& way : batch) {
       tables_.clear_unsync(*way.page);
@@ -28,7 +28,7 @@ void ShadowMmu::sync_children(Vcpu& v, ShadowPage& top) {
       tables_.clear_marks(way);
     }
   }
-  flush_owed(v, weakened);
+  flush_owed(&v, weakened);
 }
 
 void ShadowMmu::sync_page(Vcpu& v, ShadowPage& page, Shootdown& owed) {

@@ -99,6 +99,23 @@ void ShadowTables::write_protect(Gfn gfn, bool for_tables, Shootdown& owed) {
   }
 }
 
+void ShadowTables::remove_write_access() {
+  for (ShadowPage& page : cache_.by_age()) {
+    for (unsigned i = 0; i < kEntriesPerTable; ++i) {
+      const u64 e = page.entry(i);
+      if ((e & x86::kPresent) && page.is_leaf(e)) page.set_entry(i, e & ~x86::kWrite);
+    }
+  }
+}
+
+void ShadowTables::drop_split_leaves(PageSize backing, Shootdown& owed) {
+  for (ShadowPage& page : cache_.by_age()) {
+    if (!page.role.direct || page.role.level > 1 || backing == PageSize::k4K) continue;
+    if (large_page_barred(page.gfn, PageSize::k2M)) continue;
+    for (unsigned i = 0; i < kEntriesPerTable; ++i) drop(page, i, owed);
+  }
+}
+
 // --- entries -------------------------------------------------------------------------------------
 
 void ShadowTables::add_note(EntryList& list, EntryNote& note) {

@@ -44,6 +44,10 @@ class ShadowTables {
   /// Takes the right to write away from every mapping of the frame, of any size. With
   /// `for_tables` until its tables allow it again, else until the next write fault.
   void write_protect(Gfn gfn, bool for_tables, Shootdown& owed);
+  /// The same for every frame, until the next write fault; the caller flushes.
+  void remove_write_access();
+  /// Drops the small leaves of direct pages that backing of this size would allow to be larger.
+  void drop_split_leaves(PageSize backing, Shootdown& owed);
 
   /// Replaces an entry by a leaf; an entry for another frame must have been dropped before.
   void put_leaf(ShadowPage& page, unsigned i, u64 entry, Gfn gfn, u8 access, Shootdown& owed);

@@ -17,53 +17,44 @@ bool is_misaligned(Gpa gpa, unsigned bytes) {
 
 }  // namespace
 
-/// A write that the shadows of a table forbid. One that is likely meant for the table is emulated;
-/// for a string instruction, and for a write to a table that translates its own address, the
-/// shadows are dropped and the guest runs it, unless that has just been tried.
-Resume ShadowMmu::write_protected(Vcpu& v, const VmExit& exit, Gpa gpa, bool writes_own_table) {
+/// A write that the shadows of a table forbid. One that is likely meant for the table is emulated.
+/// For a string instruction the shadows are dropped, and the guest runs it.
+Resume ShadowMmu::write_protected(Vcpu& v, const VmExit& exit, Gpa gpa) {
   ++v.counters[Event::PfEmulate];
   assert(exit.store != nullptr);
   const StoreOp& op = *exit.store;
-  PerVcpu& s = state(v);
-  // There is no instruction pointer here; KVM compares that too.
-  const bool tried = s.retried == exit.gva;
-  if (!tried || op.string) {
-    s.retried.reset();
-    if ((op.string || writes_own_table) && drop_shadows(v, gpa.frame())) {
-      s.retried = exit.gva;
-      return Resume::retry();
-    }
+  if (op.string) {
+    drop_shadows(v, gpa.frame());
+    return Resume::retry();
   }
-  PhysicalMemory& memory = machine_.memory();
-  std::byte* where = memory.at(machine_.map().back(gpa));
+  std::byte* where = machine_.memory().at(machine_.map().back(gpa));
   u64 old = 0;
   std::memcpy(&old, where, op.bytes);
   std::memcpy(where, &op.value, op.bytes);
+  mark_dirty(gpa.frame());
   table_written(v, gpa, op.bytes);
   return Resume::completed(old);
 }
 
-/// Drops every shadow of tables in the frame; false if there is none.
-bool ShadowMmu::drop_shadows(Vcpu& v, Gfn gfn) {
-  lock(v);
+/// Drops every shadow of tables in the frame.
+void ShadowMmu::drop_shadows(Vcpu& v, Gfn gfn) {
+  lock(&v);
   Zapped zapped;
   for (ShadowPage* p : tables_.cache().shadows_of(gfn)) {
-    if (!p->invalid) zap(v, *p, zapped);
+    if (!p->invalid) zap(&v, *p, zapped);
   }
-  const bool any = zapped.count != 0;
-  finish(v, zapped);
-  return any;
+  finish(&v, zapped);
 }
 
 void ShadowMmu::table_written(Vcpu& v, Gpa gpa, unsigned bytes) {
-  lock(v);
+  lock(&v);
   ++v.counters[Event::MmuPteWrite];
   const u64 now = machine_.guest_read(Gpa(gpa.raw() & ~u64{7}));
   Zapped zapped;
   for (ShadowPage* p : tables_.cache().shadows_of(gpa.frame())) {
     if (p->invalid) continue;
     if (is_misaligned(gpa, bytes) || is_flooded(*p)) {
-      zap(v, *p, zapped);
+      zap(&v, *p, zapped);
       ++v.counters[Event::MmuFlooded];
       continue;
     }
@@ -72,7 +63,7 @@ void ShadowMmu::table_written(Vcpu& v, Gpa gpa, unsigned bytes) {
     tables_.drop(*p, static_cast<unsigned>(gpa.page_offset() / 8), zapped.owed);
     if (now != 0 && p->role.level > 1) ++v.counters[Event::MmuPdeZapped];
   }
-  finish(v, zapped);
+  finish(&v, zapped);
 }
 
 /// Counts one more write to an upper table; true if the guest seems to use the page for something
