@@ -34,10 +34,10 @@ constexpr std::array kCosts = {
     Cost{"access", CycleClass::Guest, 1, "guest access",
          "an instruction a cycle, its data near; no data cache is modelled", Sure::Assumed, false,
          accesses},
-    Cost{"far_data", CycleClass::Guest, 200, "access that missed both TLB levels",
-         "80 ns of DRAM at 2.5 GHz: what defeats a second-level TLB defeats the caches, too, and "
-         "whatever the pager",
-         Sure::Assumed, false, tlb_misses},
+    Cost{"far_data", CycleClass::Guest, 70, "access that missed both TLB levels",
+         "its data comes from the last-level cache: what defeats a second-level TLB defeats the "
+         "nearer caches, too; latency on Skylake-SP",
+         Sure::Memory, false, tlb_misses},
     Cost{"guest_fault", CycleClass::Guest, 8600, "page fault delivered to the guest",
          "the guest kernel's own work for a page: entry, handler, zeroing, its share of the "
          "release; PVM paper, touch 4 GB under EPT",
@@ -98,7 +98,8 @@ constexpr std::string_view kSameCore = "the same core as Cascade Lake's, measure
 constexpr std::string_view kAsCascadeLake =
     "no figure read for this CPU; taken as Cascade Lake's, the newest Intel one read";
 constexpr std::string_view kAmd2020 =
-    "a KVM host of 2020, 1,344 to 1,376 from before to after the guest ran; Linux KVM mailing list";
+    "a KVM host of 2020: 1,344 to 1,376 cycles from before to after the guest ran; Linux KVM "
+    "mailing list";
 constexpr std::string_view kAsAmd2020 =
     "no figure read for this CPU; taken as that of the AMD host of 2020";
 

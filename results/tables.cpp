@@ -15,7 +15,7 @@ namespace {
 std::string readable(const Value& value) {
   if (const u64* integer = std::get_if<u64>(&value)) return thousands(*integer);
   if (const double* ratio = std::get_if<double>(&value)) {
-    if (*ratio >= 10'000) return thousands(static_cast<u64>(*ratio + 0.5));
+    if (*ratio >= 1'000) return thousands(static_cast<u64>(*ratio + 0.5));
     return fmt::format("{:.4g}", *ratio);
   }
   return "";
@@ -38,14 +38,16 @@ std::string what_ran(const SuiteRow& row) {
                      e.workload_params.canonical(), e.cpu, e.machine.canonical(), e.vcpus, e.seed);
 }
 
+using Settings = std::vector<std::pair<std::string, std::string>>;
+
 /// "key=value,key=value" taken apart.
-std::map<std::string, std::string> settings(const std::string& canonical) {
-  std::map<std::string, std::string> all;
+Settings settings(const std::string& canonical) {
+  Settings all;
   for (std::size_t pos = 0; pos < canonical.size();) {
     const std::size_t comma = std::min(canonical.find(',', pos), canonical.size());
     const std::string item = canonical.substr(pos, comma - pos);
     const std::size_t equals = item.find('=');
-    all[item.substr(0, equals)] = equals == item.npos ? "" : item.substr(equals + 1);
+    all.emplace_back(item.substr(0, equals), equals == item.npos ? "" : item.substr(equals + 1));
     pos = comma + 1;
   }
   return all;
@@ -69,11 +71,11 @@ class Labels {
 
  private:
   static std::string workload(const CellText& cell) { return cell.suite[suite_column("workload")]; }
-  static std::map<std::string, std::string> describe(const CellText& cell) {
-    std::map<std::string, std::string> all = settings(cell.suite[suite_column("workload_params")]);
-    for (const auto& s : settings(cell.suite[suite_column("machine_params")])) all.insert(s);
+  static Settings describe(const CellText& cell) {
+    Settings all = settings(cell.suite[suite_column("workload_params")]);
+    for (auto& s : settings(cell.suite[suite_column("machine_params")])) all.push_back(s);
     for (const std::string_view name : {"cpu", "vcpus", "seed"}) {
-      all[std::string(name)] = cell.suite[suite_column(name)];
+      all.emplace_back(name, cell.suite[suite_column(name)]);
     }
     return all;
   }
@@ -86,9 +88,11 @@ struct Metric {
   std::string_view column;
   std::string (*show)(double value);
 };
-constexpr std::array<Metric, 4> kMetrics = {{
+constexpr std::array<Metric, 5> kMetrics = {{
     {"exits", "exits", [](double v) { return thousands(static_cast<u64>(v)); }},
     {"pager KiB", "pager_bytes_peak",
+     [](double v) { return thousands(static_cast<u64>(v / 1024 + 0.5)); }},
+    {"KiB/process", "pager_bytes_per_process_mean",
      [](double v) { return thousands(static_cast<u64>(v / 1024 + 0.5)); }},
     {"IPIs", "ipis", [](double v) { return thousands(static_cast<u64>(v)); }},
     {"slowdown", "slowdown_vs_native", [](double v) { return fmt::format("{:.2f}", v); }},
