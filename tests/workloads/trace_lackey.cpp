@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "tests/workloads/test_folder.h"
 #include "tests/workloads/trace_files.h"
 #include "workloads/trace/lackey.h"
 #include "workloads/trace/lackey_image.h"

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/native_pager.h"
+#include "tests/workloads/test_folder.h"
 #include "tests/workloads/trace_files.h"
 #include "workloads/guest/vma.h"
 #include "workloads/trace/reader.h"
