@@ -1,0 +1,26 @@
+#include <array>
+
+#include "workloads/synthetic/synthetic.h"
+#include "workloads/trace/replay.h"
+#include "workloads/workload.h"
+
+namespace mmuscope {
+
+std::span<const WorkloadInfo> workload_catalog() {
+  static const std::array<WorkloadInfo, 7> kWorkloads = {{
+      {"touch", "reads and writes one block of memory, in order or at random", touch_params(),
+       make_touch},
+      {"churn", "allocates a block, touches it page by page, releases it, again and again",
+       churn_params(), make_churn},
+      {"fork", "fork + exit + wait, again and again", fork_params(), make_fork},
+      {"ptemod", "changes one page-table entry per operation", ptemod_params(), make_ptemod},
+      {"switch", "processes that take turns, each touching its working set", switch_params(),
+       make_switch},
+      {"database", "skewed random reads and some writes over large tables that stay mapped",
+       database_params(), make_database},
+      {"trace", "replays a recorded program", trace_params(), make_trace_workload},
+  }};
+  return kWorkloads;
+}
+
+}  // namespace mmuscope

@@ -1,0 +1,27 @@
+#pragma once
+
+#include "workloads/workload.h"
+
+namespace mmuscope {
+
+// The synthetic workloads, one file each: their keys and what makes them of values for these.
+
+std::span<const ParamInfo> touch_params();
+std::unique_ptr<Workload> make_touch(const Params& params, u64 seed);
+
+std::span<const ParamInfo> churn_params();
+std::unique_ptr<Workload> make_churn(const Params& params, u64 seed);
+
+std::span<const ParamInfo> fork_params();
+std::unique_ptr<Workload> make_fork(const Params& params, u64 seed);
+
+std::span<const ParamInfo> ptemod_params();
+std::unique_ptr<Workload> make_ptemod(const Params& params, u64 seed);
+
+std::span<const ParamInfo> switch_params();
+std::unique_ptr<Workload> make_switch(const Params& params, u64 seed);
+
+std::span<const ParamInfo> database_params();
+std::unique_ptr<Workload> make_database(const Params& params, u64 seed);
+
+}  // namespace mmuscope
