@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -32,7 +33,9 @@ std::string replaced(std::string text, const std::string& what, const std::strin
 struct ScratchFile {
   explicit ScratchFile(const std::string& text) { std::ofstream(path) << text; }
   ~ScratchFile() { std::filesystem::remove(path); }
-  std::filesystem::path path = std::filesystem::path(MMUSCOPE_BINARY_DIR) / "mmu_test.jsonl";
+  // The name is the process's own: ctest runs the cases of this file side by side.
+  std::filesystem::path path = std::filesystem::path(MMUSCOPE_BINARY_DIR) /
+                               ("mmu_test." + std::to_string(getpid()) + ".jsonl");
 };
 
 /// The message with which the text is refused as a case file; empty if it is not.
