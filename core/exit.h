@@ -12,6 +12,9 @@ namespace mmuscope {
 struct Translation {
   Hpa page;  ///< base of the page of `size`
   PageSize size = PageSize::k4K;
+  /// Of the page that the guest's tables map, of which this may be a fragment: INVLPG of any
+  /// address in it is about all of it.
+  PageSize mapped = PageSize::k4K;
   u8 rights = 0;        ///< namespace rights
   bool global = false;  ///< survives a MOV CR3 (G and CR4.PGE)
 };

@@ -33,6 +33,7 @@ inline Translation x86_translation(const WalkPath<Format>& path, const Controls&
   const u64 leaf = path.entry[path.level];
   Translation t;
   t.size = path.size();
+  t.mapped = t.size;
   t.rights = translation_rights(path.rights);
   if (leaf & x86::kDirty) t.rights |= rights::kStoreOk;
   t.global = (leaf & x86::kGlobal) && controls.pge;
