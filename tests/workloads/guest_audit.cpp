@@ -1,4 +1,4 @@
-#include "guest_audit.h"
+#include "tests/workloads/guest_audit.h"
 
 #include <doctest/doctest.h>
 
