@@ -1,0 +1,71 @@
+// Every console block of a README, run again: what stands there is what the command prints.
+// With MMUSCOPE_UPDATE=1 in the environment the blocks are rewritten instead.
+
+#include <doctest/doctest.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+constexpr const char* kReadmes[] = {"README.md",           "shadow/README.md",  "nested/README.md",
+                                    "workloads/README.md", "results/README.md", "tests/README.md"};
+const std::string kFence = "```console\n$ build/mmuscope";
+
+std::string read_file(const std::string& path) {
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+/// Standard output of `build/mmuscope ARGUMENTS`, run in the project's root.
+std::string run_program(const std::string& arguments) {
+  const std::string command =
+      "cd '" MMUSCOPE_SOURCE_DIR "' && '" MMUSCOPE_BINARY_DIR "/mmuscope' " + arguments;
+  FILE* pipe = popen(command.c_str(), "r");
+  REQUIRE(pipe != nullptr);
+  std::string output;
+  char buffer[4096];
+  while (const size_t n = fread(buffer, 1, sizeof buffer, pipe)) output.append(buffer, n);
+  CHECK(pclose(pipe) == 0);
+  return output;
+}
+
+/// The README with every console block's output as the command prints it now; counts the blocks.
+std::string with_fresh_output(const std::string& text, int& blocks) {
+  std::string fresh;
+  size_t at = 0;
+  for (size_t fence; (fence = text.find(kFence, at)) != std::string::npos; ++blocks) {
+    const size_t arguments = fence + kFence.size();
+    const size_t output = text.find('\n', arguments) + 1;
+    const size_t end = text.find("```", output);
+    REQUIRE(end != std::string::npos);
+    fresh +=
+        text.substr(at, output - at) + run_program(text.substr(arguments, output - 1 - arguments));
+    at = end;
+  }
+  return fresh + text.substr(at);
+}
+
+}  // namespace
+
+TEST_CASE("readme: every console block is what its command prints") {
+  int blocks = 0;
+  for (const std::string name : kReadmes) {
+    CAPTURE(name);
+    const std::string path = std::string(MMUSCOPE_SOURCE_DIR "/") + name;
+    const std::string text = read_file(path);
+    const std::string fresh = with_fresh_output(text, blocks);
+    if (std::getenv("MMUSCOPE_UPDATE") != nullptr) {
+      std::ofstream(path) << fresh;
+    } else {
+      CHECK(fresh == text);
+    }
+  }
+  CHECK(blocks > 0);
+}
