@@ -177,6 +177,16 @@ TEST_CASE("the smaller page of the two dimensions is what the TLB holds") {
   CHECK(walks(PageSize::k2M, PageSize::k2M) == 1);
 }
 
+TEST_CASE("INVLPG drops every fragment of a large guest page") {
+  NestedRig rig;
+  rig.tables.map(rig.root, kVa, Gpa(4 << 20), kUser, PageSize::k2M);
+  for (u64 page : {0, 1, 2}) rig.vcpu().load(kVa + page * kPageBytes);
+  rig.vcpu().invlpg(kVa + kPageBytes);
+  const u64 before = rig.count(Event::Walk);
+  for (u64 page : {0, 1, 2}) rig.vcpu().load(kVa + page * kPageBytes);
+  CHECK(rig.count(Event::Walk) == before + 3);
+}
+
 TEST_CASE("a large guest page finds each of its small host pages") {
   NestedRig rig;
   rig.tables.map(rig.root, kVa, Gpa(4 << 20), kUser, PageSize::k2M);
@@ -318,10 +328,14 @@ TEST_CASE("MOV CR3 and INVLPG do not exit, and CR4 exits for the bits that the h
   c.wp = false;
   rig.vcpu().write_controls(c);
   CHECK(rig.count(Event::ExitCr4) + rig.count(Event::ExitCr0) == 0);
+  rig.vcpu().load(kVa);
+  const u64 before = rig.count(Event::Walk);
   c.smep = true;
   rig.vcpu().write_controls(c);
   CHECK(rig.count(Event::ExitCr4) == 1);
   CHECK(rig.count(Event::TlbFlush) == 1);
+  rig.vcpu().load(kVa);
+  CHECK(rig.count(Event::Walk) == before + 1);
   CHECK(rig.vcpu().controls() == c);
 }
 
