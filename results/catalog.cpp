@@ -7,6 +7,7 @@
 #include "core/native_pager.h"
 #include "nested/nested_pager.h"
 #include "shadow/shadow_pager.h"
+#include "shadow/unsync_pager.h"
 
 namespace mmuscope {
 namespace {
@@ -23,6 +24,10 @@ constexpr std::array kPagers = {
               "shadow paging: every guest table write-protected, every guest write to one trapped "
               "and emulated",
               true, TableOwner::Process, shadow_params, make_shadow_pager},
+    PagerInfo{"shadow-unsync",
+              "shadow paging as KVM does it: leaf tables go out of sync and are synchronised at "
+              "flushes, only writes to upper tables are trapped",
+              true, TableOwner::Process, unsync_params, make_unsync_pager},
     PagerInfo{"nested",
               "two-dimensional paging (EPT or NPT): the hardware walks the guest's tables through "
               "the hypervisor's",
