@@ -2,6 +2,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <functional>
 #include <thread>
 
 #include "core/error.h"
@@ -23,6 +25,41 @@ constexpr CommandHelp kHelp = {
     "  mmuscope suite default --out out\n"
     "  mmuscope suite my.suite --out results-of-mine --jobs 1 --resume\n"};
 
+std::string title(const Experiment& e) {
+  const std::string pager_params = e.pager_params.canonical();
+  return fmt::format("{} {} {}{}{} {} vcpus={} seed={}", e.workload->name,
+                     e.workload_params.canonical(), e.pager->name, pager_params.empty() ? "" : " ",
+                     pager_params, e.machine.canonical(), e.vcpus, e.seed);
+}
+
+/// Progress on standard error: on a terminal one line that changes, in a log a line for each.
+class Progress {
+ public:
+  void operator()(const SuiteProgress& p) {
+    if (p.experiment == nullptr) {
+      fmt::print(stderr, "{} of {} experiments taken over\n", p.done, p.all);
+      return;
+    }
+    if (!terminal_) {
+      fmt::print(stderr, "{}/{} {}: {}\n", p.done, p.all, title(*p.experiment), p.status);
+      return;
+    }
+    clear();
+    if (p.status != "ok") fmt::print(stderr, "{}: {}\n", title(*p.experiment), p.status);
+    const auto seconds =
+        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - start_);
+    fmt::print(stderr, "{}/{} {} s  {:.60}", p.done, p.all, seconds.count(), title(*p.experiment));
+    std::fflush(stderr);
+  }
+  void clear() {
+    if (terminal_) fmt::print(stderr, "\r\x1b[K");
+  }
+
+ private:
+  bool terminal_ = isatty(STDERR_FILENO) == 1;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 }  // namespace
 
 int suite_command(const Args& args) {
@@ -41,10 +78,12 @@ int suite_command(const Args& args) {
   options.out = line.required("out");
   options.jobs = static_cast<unsigned>(line.number("jobs", 1, 1024));
   options.resume = line.has("resume");
-  options.terminal = isatty(STDERR_FILENO) == 1;
+  Progress progress;
+  options.progress = std::ref(progress);
   const Suite suite = find_suite(suites[0]);
   options.stop = &catch_interruptions();
   const SuiteOutcome outcome = run_suite(suite, options);
+  progress.clear();
   if (outcome.interrupted) {
     fmt::print(stderr, "interrupted: {} of {} experiments are in {}; go on with --resume\n",
                outcome.cells.size(), suite.cells.size(), options.out.string());

@@ -1,7 +1,5 @@
 #include "results/suite/engine.h"
 
-#include <fmt/format.h>
-
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -77,59 +75,26 @@ void take_over(Shared& shared, const Records& records) {
   }
 }
 
-std::string title(const Experiment& e) {
-  return fmt::format("{} {} {} {} vcpus={} seed={}", e.workload->name,
-                     e.workload_params.canonical(), e.pager->name, e.machine.canonical(), e.vcpus,
-                     e.seed);
+void tell(const SuiteOptions& options, const SuiteProgress& progress) {
+  if (options.progress) options.progress(progress);
 }
-
-/// Progress on standard error.
-class Progress {
- public:
-  Progress(std::size_t all, std::size_t taken_over, bool terminal)
-      : all_(all), done_(taken_over), terminal_(terminal) {
-    if (taken_over > 0) {
-      fmt::print(stderr, "{} of {} experiments taken over\n", taken_over, all);
-    }
-  }
-  void finished(const Experiment& experiment, const std::string& status) {
-    ++done_;
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-    if (!terminal_) {
-      fmt::print(stderr, "{}/{} {}: {}\n", done_, all_, title(experiment), status);
-      return;
-    }
-    clear();
-    if (status != "ok") fmt::print(stderr, "{}: {}\n", title(experiment), status);
-    fmt::print(stderr, "{}/{} {:.0f} s  {:.60}", done_, all_, seconds, title(experiment));
-    std::fflush(stderr);
-  }
-  void clear() {
-    if (terminal_) fmt::print(stderr, "\r\x1b[K");
-  }
-
- private:
-  std::size_t all_, done_;
-  bool terminal_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 /// Writes down what the workers finish until nothing is left or somebody stops it. Returns with the
 /// lock held.
-void watch(Shared& shared, std::unique_lock<std::mutex>& lock, Journal& journal, Progress& progress,
-           std::size_t left, const std::atomic<bool>* stop) {
+void watch(Shared& shared, std::unique_lock<std::mutex>& lock, Journal& journal, std::size_t done,
+           const SuiteOptions& options) {
   // A signal handler can only set the flag, so it is looked at now and then.
   constexpr auto kGlance = std::chrono::milliseconds(50);
   while (true) {
-    for (; !shared.finished.empty(); shared.finished.pop_front(), --left) {
+    for (; !shared.finished.empty(); shared.finished.pop_front()) {
       const std::size_t index = shared.finished.front();
       const CellText& cell = *shared.cells[index];
       journal.add(cell);
-      progress.finished(shared.experiments[index], cell.suite[suite_column("status")]);
+      tell(options, {++done, shared.cells.size(), &shared.experiments[index],
+                     cell.suite[suite_column("status")]});
     }
-    if (left == 0 || shared.failure) return;
-    if (stop != nullptr && stop->load()) {
+    if (done == shared.cells.size() || shared.failure) return;
+    if (options.stop != nullptr && options.stop->load()) {
       shared.stopping = true;
       return;
     }
@@ -154,7 +119,7 @@ SuiteOutcome run_suite(const Suite& suite, const SuiteOptions& options) {
     if (cell) known.push_back(&*cell);
   }
   Journal journal(options.out, known);
-  Progress progress(shared->cells.size(), known.size(), options.terminal);
+  if (!known.empty()) tell(options, {known.size(), shared->cells.size(), nullptr, {}});
   const std::size_t left = shared->cells.size() - known.size();
 
   std::vector<std::thread> workers;
@@ -162,13 +127,12 @@ SuiteOutcome run_suite(const Suite& suite, const SuiteOptions& options) {
   std::unique_lock lock(shared->mutex);
   std::exception_ptr failure;
   try {
-    watch(*shared, lock, journal, progress, left, options.stop);
+    watch(*shared, lock, journal, known.size(), options);
     failure = shared->failure;
   } catch (...) {
     shared->stopping = true;
     failure = std::current_exception();
   }
-  progress.clear();
   SuiteOutcome outcome{shared->stopping && !failure, {}};
   for (const auto& cell : shared->cells) {
     if (cell) outcome.cells.push_back(*cell);

@@ -2,17 +2,25 @@
 
 #include <atomic>
 #include <filesystem>
+#include <functional>
 
 #include "results/suite/records.h"
 #include "results/suite/suite.h"
 
 namespace mmuscope {
 
+struct SuiteProgress {
+  std::size_t done = 0, all = 0;           ///< cells
+  const Experiment* experiment = nullptr;  ///< that finished
+  std::string_view status;                 ///< of it
+};
+
 struct SuiteOptions {
   std::filesystem::path out;  ///< folder of the CSV files; made if it is not there
   unsigned jobs = 1;          ///< experiments at a time
   bool resume = false;        ///< take over the finished cells that `out` holds
-  bool terminal = false;      ///< one progress line that changes, instead of a line for each cell
+  /// Told about every finished cell, and first about those taken over (no experiment then).
+  std::function<void(const SuiteProgress&)> progress;
   /// Set by whoever wants the suite to end early, a signal handler for one.
   const std::atomic<bool>* stop = nullptr;
 };

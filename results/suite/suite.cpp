@@ -56,7 +56,9 @@ std::pair<std::string, std::string> parse_line(const std::string& line, const st
       }
       return {};
     }
-    return {parsed.options[0].string_key, parsed.options[0].value.at(0)};
+    const auto& option = parsed.options[0];
+    if (option.string_key.empty()) fail(file, number, "'" + line + "' is not key = value");
+    return {option.string_key, option.value.at(0)};
   } catch (const po::error&) {
     fail(file, number, "'" + line + "' is not key = value");
   }

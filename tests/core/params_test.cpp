@@ -145,6 +145,10 @@ TEST_CASE("params: the nearest match") {
   CHECK(nearest_match("shaddow", words) == "shadow");
   CHECK(nearest_match("shadow-unsinc", words) == "shadow-unsync");
   CHECK(nearest_match("nestd", words) == "nested");
+  CHECK(nearest_match("ntaive", words) == "native");
+  constexpr std::array<std::string_view, 2> shorter = {"touch", "fork"};
+  CHECK(nearest_match("frok", shorter) == "fork");
+  CHECK(nearest_match("fxyk", shorter).empty());
   CHECK(nearest_match("kvm", words).empty());
   CHECK(nearest_match("", words).empty());
 }

@@ -1,0 +1,215 @@
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+
+#include "results/csv.h"
+
+// These run the real program, build/mmuscope, as users do.
+
+using namespace mmuscope;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Ran {
+  int status = -1;
+  std::string out, err;
+};
+
+/// A script in the project's root, in which $mmuscope is the program.
+Ran shell(const std::string& script) {
+  const std::string base =
+      (fs::temp_directory_path() / fmt::format("mmuscope_command_{}", getpid())).string();
+  const std::string command =
+      fmt::format("(mmuscope='{}/mmuscope'; cd '{}' && {}) >'{}.out' 2>'{}.err' </dev/null",
+                  MMUSCOPE_BINARY_DIR, MMUSCOPE_SOURCE_DIR, script, base, base);
+  const int raw = std::system(command.c_str());
+  Ran ran;
+  ran.status = WIFEXITED(raw) ? WEXITSTATUS(raw) : 128 + WTERMSIG(raw);
+  ran.out = read_file(base + ".out", 1 << 26);
+  ran.err = read_file(base + ".err", 1 << 26);
+  fs::remove(base + ".out");
+  fs::remove(base + ".err");
+  return ran;
+}
+
+Ran run(const std::string& arguments) { return shell("\"$mmuscope\" " + arguments); }
+
+fs::path scratch() {
+  const fs::path path = fs::temp_directory_path() / fmt::format("mmuscope_scratch_{}", getpid());
+  fs::create_directories(path);
+  return path;
+}
+
+std::string file(const char* name, const std::string& text) {
+  const std::string path = (scratch() / name).string();
+  write_file(path, text);
+  return path;
+}
+
+}  // namespace
+
+TEST_CASE("command: bad input is one line, exit 2, and nothing written") {
+  const std::string suite = file("bad.suite", "workload = fork\npager = native\nvcpus = 0\n");
+  const std::string junk = file("junk", "this is none of the formats\n");
+  const std::string out = (scratch() / "out").string();
+  struct Row {
+    std::string arguments, says;
+  };
+  const Row rows[] = {
+      {"frobnicate", "unknown command 'frobnicate'; valid: list, run"},
+      {"comparee", "did you mean 'compare'?"},
+      {"run", "one --pager is needed"},
+      {"run --workload fork", "--pager"},
+      {"run --workload fork --pager native --pager shadow", "compare"},
+      {"run --workload frok --pager native",
+       "unknown workload 'frok'; did you mean 'fork'? valid: touch"},
+      {"run --workload fork --pager shadoww",
+       "unknown pager 'shadoww'; did you mean 'shadow'? valid: native"},
+      {"run --workload fork:operation=2 --pager native",
+       "unknown key 'operation'; did you mean 'operations'? valid: "},
+      {"run --workload fork:operations=0 --pager native",
+       "operations=0 is not valid; valid: an integer from 1"},
+      {"run --workload fork:operations --pager native", "is not key=value"},
+      {"run --workload fork --pager native:x=1", "unknown key 'x'; valid: none"},
+      {"run --workload fork --pager nested:page=8k", "page=8k is not valid; valid: 4k|2m|1g"},
+      {"run --workload fork --pager native --cpu pentium", "valid"},
+      {"run --workload fork --pager native --set backing=3k", "valid: 4k|2m|1g"},
+      {"run --workload fork --pager native --set bakcing=4k", "did you mean 'backing'?"},
+      {"run --workload fork --pager native --vcpus 65", "from 1 to 64"},
+      {"run --workload fork --pager native --vcpus=-1", "from 1 to 64"},
+      {"run --workload fork --pager native --seed 1x", "an integer"},
+      {"run --workload fork --pager native --seed 1 --seed 2", "--seed"},
+      {"run --workload fork --pager native --seed", "--seed"},
+      {"run --work fork --pager native", "unknown option"},
+      {"run --workload fork --pager native --workloads 2", "did you mean '--workload'?"},
+      {"run --workload fork --pager native extra", "a word without an option's name"},
+      {"run --workload fork --pager native --csv /nonexistent/a.csv",
+       "/nonexistent/a.csv: cannot be written"},
+      {"run --workload trace:file=/nonexistent --pager native", "/nonexistent"},
+      {"run --workload trace:file=" + junk + " --pager native", "junk"},
+      {"run --workload trace --pager native", "file"},
+      {"compare --workload fork --pager native", "two or more --pager"},
+      {"list", "one catalogue"},
+      {"list pager", "did you mean 'pagers'?"},
+      {"suite", "FILE or NAME"},
+      {"suite default", "--out is missing"},
+      {"suite defualt --out " + out, "unknown suite 'defualt'; did you mean 'default'?"},
+      {"suite " + suite + " --out " + out, "bad.suite:3: vcpus=0 is not valid"},
+      {"suite " + junk + " --out " + out, "junk:1: "},
+      {"suite default --out " + out + " --jobs 0", "from 1 to 1024"},
+      {"suite default --out /dev/null/x", "/dev/null/x"},
+      {"cases", "no FILE"},
+      {"cases /nonexistent", "/nonexistent"},
+      {"cases " + junk, "junk"},
+      {"trace", "trace import"},
+      {"trace imprt", "did you mean 'import'?"},
+      {"trace info", "one FILE"},
+      {"trace info " + junk, "junk"},
+      {"trace dump /nonexistent", "/nonexistent"},
+      {"trace import lackey", "no LOG"},
+      {"trace import perf " + junk, "valid: lackey"},
+      {"trace import lackey " + junk, "--output is missing"},
+      {"trace import lackey " + junk + " -o " + out, "junk"},
+  };
+  for (const Row& row : rows) {
+    CAPTURE(row.arguments);
+    const Ran ran = run(row.arguments);
+    CAPTURE(ran.err);
+    CHECK(ran.status == 2);
+    CHECK(ran.out.empty());
+    CHECK(ran.err.find(row.says) != std::string::npos);
+    CHECK(ran.err.substr(0, 10) == "mmuscope: ");
+    CHECK(std::count(ran.err.begin(), ran.err.end(), '\n') == 1);
+    CHECK(!fs::exists(out));
+  }
+  fs::remove_all(scratch());
+}
+
+TEST_CASE("command: every command has help with a usage line and two examples") {
+  const Ran all = run("--help");
+  CHECK(all.status == 0);
+  for (const char* command : {"list", "run", "compare", "suite", "cases", "trace"}) {
+    CAPTURE(command);
+    CHECK(all.out.find(fmt::format("\n  {} ", command)) != std::string::npos);
+    const Ran help = run(fmt::format("{} --help", command));
+    CHECK(help.status == 0);
+    CHECK(help.err.empty());
+    CHECK(help.out.substr(0, 16) == "usage: mmuscope ");
+    const std::size_t examples = help.out.find("\nexamples:\n");
+    REQUIRE(examples != std::string::npos);
+    CHECK(std::count(help.out.begin() + static_cast<std::ptrdiff_t>(examples) + 11, help.out.end(),
+                     '\n') == 2);
+  }
+  CHECK(run("--version").out.substr(0, 9) == "mmuscope ");
+  CHECK(run("").status == 2);
+}
+
+TEST_CASE("command: lists, for people and as CSV") {
+  for (const char* what : {"pagers", "workloads", "cpus", "columns", "suites", "costs"}) {
+    CAPTURE(what);
+    const Ran text = run(fmt::format("list {}", what));
+    CHECK(text.status == 0);
+    CHECK(!text.out.empty());
+    const std::vector<CsvRow> rows = parse_csv(run(fmt::format("list {} --csv", what)).out, what);
+    REQUIRE(rows.size() > 1);
+    for (const CsvRow& row : rows) CHECK(row.size() == rows[0].size());
+  }
+}
+
+TEST_CASE("command: run writes its CSV files, to standard output alone or as files") {
+  const std::string experiment =
+      "run --workload fork:operations=2,resident=32k --pager shadow --vcpus 2 ";
+  const Ran csv = run(experiment + "--csv -");
+  CHECK(csv.status == 0);
+  const std::vector<CsvRow> rows = parse_csv(csv.out, "csv");
+  REQUIRE(rows.size() == 2);
+  CHECK(rows[0].size() == rows[1].size());
+  CHECK(rows[1][4] == "shadow");
+
+  const fs::path folder = scratch();
+  const Ran files =
+      run(fmt::format("{} --csv {}/s.csv --processes-csv {}/p.csv --vcpus-csv {}/v.csv", experiment,
+                      folder.string(), folder.string(), folder.string()));
+  CHECK(files.status == 0);
+  CHECK(files.out.find("exits_page_fault") != std::string::npos);
+  CHECK(read_file(folder / "s.csv", 1 << 20) == csv.out);
+  CHECK(parse_csv(read_file(folder / "v.csv", 1 << 20), "v").size() == 3);
+  CHECK(parse_csv(read_file(folder / "p.csv", 1 << 20), "p").size() > 3);
+  CHECK(run(experiment + "--csv - --vcpus-csv -").status == 2);
+  fs::remove_all(folder);
+}
+
+TEST_CASE("command: a run that cannot go on says why and exits 1") {
+  const Ran ran = run("run --workload churn:bytes=64m,block=64m,memory=16m --pager native");
+  CHECK(ran.status == 1);
+  CHECK(ran.err.find("memory") != std::string::npos);
+}
+
+TEST_CASE("command: Ctrl-C keeps finished rows, and --resume goes on from them") {
+  const std::string out = (scratch() / "out").string();
+  const std::string suite = file(
+      "long.suite",
+      "workload = fork:operations=2,resident=32k\nworkload = touch:bytes=1m,accesses=3000000000\n"
+      "pager = native\n");
+  const Ran stopped = shell(fmt::format(
+      "{{ \"$mmuscope\" suite {} --out {} --jobs 1 & while ! grep -qs ok,[0-9] {}/journal; do "
+      "sleep 0.05; done; kill -INT $!; wait $!; }}",
+      suite, out, out));
+  CHECK(stopped.status == 3);
+  CHECK(parse_csv(read_file(out + "/suite.csv", 1 << 20), "suite.csv").size() == 2);
+  CHECK(!fs::exists(out + "/journal"));
+  const std::string shorter = file("long.suite",
+                                   "workload = fork:operations=2,resident=32k\npager = native\n"
+                                   "pager = nested\n");
+  const Ran resumed = run(fmt::format("suite {} --out {} --resume", shorter, out));
+  CHECK(resumed.status == 0);
+  CHECK(resumed.err.find("1 of 2 experiments taken over") != std::string::npos);
+  CHECK(parse_csv(read_file(out + "/suite.csv", 1 << 20), "suite.csv").size() == 3);
+  fs::remove_all(scratch());
+}
