@@ -26,8 +26,4 @@ std::string comparison_table(const std::vector<Compared>& runs);
 /// The rows of processes.csv for people, those with most pager bytes first; at most `limit`.
 std::string process_table(const Result& result, std::size_t limit);
 
-/// A suite in short: a line for each workload and machine, with exits, memory, interrupts and
-/// slowdown under each pager.
-std::string suite_table(const std::vector<CellText>& cells);
-
 }  // namespace mmuscope
