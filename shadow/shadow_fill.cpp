@@ -248,7 +248,7 @@ void ShadowMmu::prefetch(Vcpu& v, ShadowPage& page, unsigned i) {
   if (page.role.level > 1) return;
   const unsigned first = i - i % policy_.prefetch;
   for (unsigned at = first; at < first + policy_.prefetch; ++at) {
-    if (page.entry(at) & x86::kPresent) continue;
+    if (at == i || (page.entry(at) & x86::kPresent)) continue;
     if (!(page.role.direct ? prefetch_direct(v, page, at) : prefetch_guest(v, page, at))) return;
   }
 }

@@ -35,6 +35,8 @@ class ShadowMmu final : public Pager {
   u64 harvest_dirty() override;
   void limit_shadow_pages(u64 pages) override;
 
+  const ShadowTables& tables() const { return tables_; }  // for the audit
+
  private:
   /// One root that a vCPU holds: the guest CR3 that it serves, PCID included, and its shadow.
   struct Root {
