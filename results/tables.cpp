@@ -71,7 +71,6 @@ std::string comparison_table(const std::vector<Compared>& runs) {
   for (const Compared& run : runs) {
     head.push_back(run.label);
     if (&run != &runs.front()) head.push_back("");
-    if (!run.row.result->ok()) text += fmt::format("{}: {}\n", run.label, run.row.result->status);
   }
   std::vector<CsvRow> rows = {std::move(head)};
   std::string_view group;
