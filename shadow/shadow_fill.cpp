@@ -275,9 +275,17 @@ bool ShadowMmu::prefetch_direct(Vcpu& v, ShadowPage& page, unsigned i) {
   return true;
 }
 
+/// How the guest's entries are read for this page, which another vCPU may have made under other
+/// controls.
+WalkRules ShadowMmu::rules_of(const Vcpu& v, const ShadowPage& page) const {
+  WalkRules rules = machine_.guest_rules(v.controls());
+  rules.nxe = page.role.nxe;
+  return rules;
+}
+
 std::optional<ShadowMmu::GuestLeaf> ShadowMmu::read_guest_leaf(Vcpu& v, const ShadowPage& page,
                                                                unsigned i) {
-  const WalkRules rules = machine_.guest_rules(v.controls());
+  const WalkRules rules = rules_of(v, page);
   const u64 e = machine_.guest_read(page.gfn.base() + 8 * i);
   const u64 reserved = GuestFormat::reserved_mask(rules);
   if (GuestFormat::state(e, 1, rules, reserved) != EntryState::Leaf) return std::nullopt;

@@ -138,6 +138,7 @@ class ShadowMmu final : public Pager {
     Gfn gfn;
     u8 rights;
   };
+  WalkRules rules_of(const Vcpu& v, const ShadowPage& page) const;
   std::optional<GuestLeaf> read_guest_leaf(Vcpu& v, const ShadowPage& page, unsigned i);
 
   Machine& machine_;

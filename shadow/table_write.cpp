@@ -75,7 +75,7 @@ void ShadowMmu::propagate(Vcpu& v, ShadowPage& page, unsigned i) {
     prefetch_guest(v, page, i);
     return;
   }
-  const WalkRules rules = machine_.guest_rules(v.controls());
+  const WalkRules rules = rules_of(v, page);
   const u64 e = machine_.guest_read(page.gfn.base() + 8 * i);
   const u64 reserved = GuestFormat::reserved_mask(rules);
   if (GuestFormat::state(e, page.role.level, rules, reserved) != EntryState::Table) return;

@@ -1,5 +1,6 @@
 #include "shadow/unsync_pager.h"
 
+#include "core/error.h"
 #include "shadow/shadow_mmu.h"
 
 namespace mmuscope {
@@ -102,6 +103,11 @@ std::unique_ptr<Pager> make_unsync_pager(Machine& machine, const Params& params)
     const std::string& shape = params.text("prefetch");
     policy.prefetch_forward = shape == "forward";
     policy.prefetch = shape == "off" ? 1 : shape == "group" ? 8 : 32;
+  }
+  if (policy.rmap_limit != 0 && policy.rmap_limit <= policy.prefetch) {
+    throw InputError("pager shadow-unsync: rmap-limit=" + std::to_string(policy.rmap_limit) +
+                     " must be 0 or more than the entries that one fault fills, " +
+                     std::to_string(policy.prefetch));
   }
   policy.zap_unsync_children = params.on("zap-unsync-children");
   policy.limit = params.count("limit");
