@@ -16,6 +16,8 @@ constexpr std::array kCommands = {
             "machine-level scenarios: what each step counts, or whether it is as expected",
             scenario_command},
     Command{"cases", "single-access MMU cases: passed and failed", cases_command},
+    Command{"live", "scenarios on this host's own KVM, its counters beside the emulator's",
+            live_command},
     Command{"trace", "recorded programs: import, info, dump", trace_command},
 };
 
