@@ -143,6 +143,7 @@ class TlbLevel {
   std::vector<DirectoryEntry> directory_;
   std::vector<TlbEntry> entries_;
   std::vector<u64> stamps_;
+  std::vector<u64> used_;  // a bit for each slot: a flush costs what is cached, not what could be
   std::array<Places, kPageSizes> places_{};
 };
 
@@ -157,6 +158,7 @@ class TlbLevel {
   } else {
     if (e.valid()) count(e, -1);
     count(entry, 1);
+    used_[victim / 64] |= u64{1} << victim % 64;
   }
   e = entry;
   stamps_[victim] = now;
