@@ -139,11 +139,14 @@ TEST_CASE("unsync: a table that is linked again is brought up to date, and stays
   UnsyncRig rig;
   const Gpa e = rig.warm();
   rig.edit(e, UnsyncRig::page(4).raw() | kPage);
+  rig.edit(e + 8, UnsyncRig::page(5).raw() | kPage);
   const Gpa pde = rig.entry(kVa, 2);
   const u64 value = rig.machine.host_read(pde);
-  // Not present to present needs no flush by the guest.
+  // Not present to present needs no flush by the guest. The first access faults and fills its own
+  // entry, the second finds what was there.
   rig.edit(pde + 8, value);
   CHECK(rig.vcpu().load(kVa + k2M) == 4);
+  CHECK(rig.vcpu().load(kVa + k2M + kPageBytes) == 5);
   CHECK(rig.gauges().mmu_unsync == 1);
   CHECK(rig.during([&] { rig.edit(e, 0); })[Event::ExitPageFault] == 0);
 }
@@ -290,19 +293,18 @@ TEST_CASE("unsync: a vCPU with CR0.WP does not get the pages lent to one without
   }
 }
 
-TEST_CASE(
-    "unsync: no root survives a change of the controls that it was made under that it was made "
-    "under") {
+TEST_CASE("unsync: no root survives a change of the controls that it was made under") {
   UnsyncRig rig;
   const Gpa other = rig.new_space();
-  rig.tables.map(rig.root, kVa + 40 * kPageBytes, kData, kPage | x86::kNoExec);
-  rig.warm();
+  const Gva va = kVa + 40 * kPageBytes;
+  rig.tables.map(rig.root, va, kData, kPage | x86::kNoExec);
+  rig.vcpu().load(va);
   rig.vcpu().write_cr3(other.raw());
   Controls c = rig.vcpu().controls();
-  c.nxe = false;
+  c.nxe = false;  // bit 63 is reserved from now on
   rig.vcpu().write_controls(c);
   rig.vcpu().write_cr3(rig.root.raw());
-  CHECK_FALSE(rig.vcpu().try_access(kVa + 40 * kPageBytes, AccessKind::Read).done);
+  CHECK_FALSE(rig.vcpu().try_access(va, AccessKind::Read).done);
 }
 
 TEST_CASE("unsync: the dirty log sees first writes, each round anew") {
