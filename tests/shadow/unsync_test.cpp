@@ -329,6 +329,18 @@ TEST_CASE("unsync: the dirty log sees first writes, each round anew") {
   CHECK(rig.during([&] { rig.vcpu().store<u64>(kVa, 1); })[Event::ExitPageFault] == 0);
 }
 
+TEST_CASE("unsync: the dirty log sees tables in which the hypervisor set A or D for the guest") {
+  UnsyncRig rig("", 1, kUser);
+  rig.load(0);
+  rig.machine.pager().log_dirty(true);
+  rig.load(0);
+  CHECK(rig.machine.pager().harvest_dirty() == 0);
+  rig.load(1);
+  CHECK(rig.machine.pager().harvest_dirty() == 1);  // A in the leaf table
+  rig.vcpu().store<u64>(kVa, 1);
+  CHECK(rig.machine.pager().harvest_dirty() == 2);  // D there, and the page
+}
+
 TEST_CASE("unsync: a lower limit takes effect at once, oldest pages first") {
   UnsyncRig rig;
   for (u64 i = 0; i < 100; ++i) {
@@ -428,6 +440,20 @@ TEST_CASE("unsync: trapped and propagated, a leaf table's write makes its new en
   });
   CHECK(d[Event::PfEmulate] == 1);
   CHECK(d[Event::PfTaken] == 1);
+}
+
+TEST_CASE("unsync: a shadow is filled by the controls of its role, whoever writes") {
+  UnsyncRig rig("unsync=off,propagate=on", 2);
+  Controls c = rig.vcpu(0).controls();
+  c.nxe = false;
+  rig.vcpu(0).write_controls(c);
+  const Gpa e = rig.entry(kVa);
+  rig.load(0, 0);
+  rig.load(0, 1);
+  const u64 no_exec = UnsyncRig::page(0).raw() | kPage | x86::kNoExec;
+  rig.vcpu(1).store(rig.kDirect + e.raw(), no_exec);
+  CHECK(rig.vcpu(1).try_access(kVa, AccessKind::Read).done);
+  CHECK_FALSE(rig.vcpu(0).try_access(kVa, AccessKind::Read).done);  // a reserved bit there
 }
 
 TEST_CASE("unsync: forward prefetch fills the next entries to the end of the table") {
