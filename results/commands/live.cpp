@@ -2,10 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
+#include <algorithm>
 
 #include "core/error.h"
 #include "results/commands/commands.h"
+#include "results/live/random_scenario.h"
 
 namespace mmuscope {
 namespace {
@@ -17,7 +18,7 @@ constexpr CommandHelp kHelp = {
     "corresponds; prints what the kernel and the emulator counted in each step. Exit status 1 if\n"
     "they differ. Needs /dev/kvm; touches no other VM and no module parameter.\n",
     "  mmuscope live tests/truth/kvm/demand_touch.json\n"
-    "  mmuscope live tests/truth/kvm/*.json --csv live.csv\n"};
+    "  mmuscope live --random 1000 --seed 1 --record differs.json\n"};
 
 /// Rows of --csv.
 CsvRow csv_header() {
@@ -53,37 +54,149 @@ std::string table(const Scenario& recorded, const ScenarioResult& result) {
   return text;
 }
 
+struct Options {
+  LiveHost host;
+  std::string cpu, csv, record;
+};
+
+/// A scenario run twice: what the kernel counted stands in `recorded` as what is expected.
+struct Comparison {
+  Scenario recorded;
+  ScenarioResult emulated;
+  ScenarioCheck check;
+};
+Comparison compare(LiveRunner& runner, const Scenario& scenario, const Options& options) {
+  Comparison c;
+  c.recorded = runner.record(scenario);
+  if (options.host.native_supervisor) c.recorded = with_supervisor_fetches(c.recorded);
+  c.emulated = run_scenario(c.recorded, options.host.pager, options.cpu);
+  c.check = check_scenario(c.recorded, c.emulated);
+  return c;
+}
+
+void print_notes(const LiveRunner& runner) {
+  for (const std::string& note : runner.notes()) fmt::print(stderr, "{}\n", note);
+}
+
+int compare_files(LiveRunner& runner, const std::vector<std::string>& files,
+                  const Options& options) {
+  std::string csv = csv_line(csv_header()), text;
+  bool all_hold = true;
+  for (const std::string& file : files) {
+    const Comparison c = compare(runner, load_scenario(file), options);
+    for (const CsvRow& row : csv_rows(c.recorded, c.emulated)) csv += csv_line(row);
+    if (files.size() == 1) text += table(c.recorded, c.emulated);
+    text += check_text(c.recorded, c.emulated, c.check);
+    all_hold = all_hold && c.check.failures.empty();
+    if (!options.record.empty()) write_file(options.record, scenario_json(c.recorded));
+  }
+  print_notes(runner);
+  if (!options.csv.empty()) write_file(options.csv, csv);
+  if (options.csv != "-") fmt::print("{}", text);
+  return all_hold ? kDone : kCheckFailed;
+}
+
+// --- random scenarios ----------------------------------------------------------------------------
+
+/// True if the guest of the emulator is never refused what it does, stubs at CPL 0 included. One
+/// that keeps stale translations may be: then the scenario says nothing.
+bool runs_through(const Scenario& scenario, const Options& options) {
+  try {
+    const ScenarioResult result =
+        run_scenario(with_supervisor_fetches(scenario), options.host.pager, options.cpu);
+    return std::all_of(result.steps.begin(), result.steps.end(),
+                       [](const StepResult& step) { return step.wrong.empty(); });
+  } catch (const std::runtime_error&) {
+    return false;  // the limit is too small, or a table leads beyond memory
+  }
+}
+
+/// True if kernel and emulator differ, a vCPU that dies included, and do so again.
+bool differs(LiveRunner& runner, const Scenario& scenario, const Options& options) {
+  if (!runs_through(scenario, options)) return false;
+  for (int i = 0; i < 2; ++i) {
+    try {
+      if (compare(runner, scenario, options).check.failures.empty()) return false;
+    } catch (const RunError&) {
+    }
+  }
+  return true;
+}
+
+/// Shrinks a scenario that differs, shows it and writes it.
+void tell_difference(LiveRunner& runner, const Scenario& scenario, const Options& options) {
+  Scenario least =
+      shrink(scenario, [&](const Scenario& smaller) { return differs(runner, smaller, options); });
+  fmt::print("{} differs; shrunk from {} ops to {}\n", scenario.name, units(scenario),
+             units(least));
+  try {
+    const Comparison c = compare(runner, least, options);
+    least = c.recorded;
+    auto& words = least.final_memory;
+    words.erase(std::remove_if(words.begin(), words.end(), [](auto& w) { return w.second == 0; }),
+                words.end());
+    fmt::print("{}{}", scenario_json(least), check_text(c.recorded, c.emulated, c.check));
+  } catch (const RunError& died) {
+    fmt::print("{}{}\n", scenario_json(least), died.what());
+  }
+  if (!options.record.empty()) write_file(options.record, scenario_json(least));
+}
+
+int compare_random(LiveRunner& runner, u64 count, u64 seed, const Options& options) {
+  u64 compared = 0, figures = 0;
+  for (u64 i = 0; i < count; ++i) {
+    const Scenario scenario = random_scenario(seed + i);
+    if (!runs_through(scenario, options)) continue;
+    try {
+      const Comparison c = compare(runner, scenario, options);
+      figures += c.check.passed;
+      ++compared;
+      if (c.check.failures.empty()) continue;
+    } catch (const RunError&) {
+    }
+    if (!differs(runner, scenario, options)) {
+      fmt::print(stderr, "{} differed once and not again\n", scenario.name);
+      continue;
+    }
+    tell_difference(runner, scenario, options);
+    return kCheckFailed;
+  }
+  print_notes(runner);
+  fmt::print("{} random scenarios from seed {}: {} compared, equal in {} figures\n", count, seed,
+             compared, figures);
+  return kDone;
+}
+
 }  // namespace
 
 int live_command(const Args& args) {
   CommandLine line(kHelp);
   line.words("file")
+      .value("random", "", "compares this many random scenarios; stops at one that differs")
+      .value("seed", "1", "of the first random scenario")
+      .value("record", "",
+             "writes the scenario with the kernel's counters as `expect`: of one FILE, or of the "
+             "random one that differs, shrunk")
       .value("pager", "", "SPEC of the pager to compare with; without it what the host has")
       .value("cpu", std::string(kDefaultCpu).c_str(), "CPU model")
       .value("csv", "",
              "writes scenario,step,label,counter,kernel,emulator,equal; - is standard output");
   if (!line.parse(args)) return kDone;
   const std::vector<std::string> files = line.texts("file");
-  if (files.empty()) throw InputError("no FILE; usage: mmuscope " + std::string(kHelp.usage));
-  LiveHost host = live_host();
-  if (line.has("pager")) host.pager = line.text("pager");
-  LiveRunner runner(host);
-  fmt::print(stderr, "{}\n", host.text());
-  std::string csv = csv_line(csv_header()), text;
-  bool all_hold = true;
-  for (const std::string& file : files) {
-    const Scenario recorded = runner.as_emulated(runner.record(load_scenario(file)));
-    const ScenarioResult result = run_scenario(recorded, host.pager, line.text("cpu"));
-    const ScenarioCheck check = check_scenario(recorded, result);
-    for (const CsvRow& row : csv_rows(recorded, result)) csv += csv_line(row);
-    if (files.size() == 1) text += table(recorded, result);
-    text += check_text(recorded, result, check);
-    all_hold = all_hold && check.failures.empty();
+  if (files.empty() == !line.has("random")) {
+    throw InputError("either FILE... or --random; usage: mmuscope " + std::string(kHelp.usage));
   }
-  for (const std::string& note : runner.notes()) fmt::print(stderr, "{}\n", note);
-  if (line.has("csv")) write_file(line.text("csv"), csv);
-  if (line.text("csv") != "-") fmt::print("{}", text);
-  return all_hold ? kDone : kCheckFailed;
+  if (line.has("record") && files.size() > 1) throw InputError("--record takes one FILE");
+  Options options{live_host(), line.text("cpu"), line.text("csv"), line.text("record")};
+  if (line.has("pager")) options.host.pager = line.text("pager");
+  LiveRunner runner(options.host);
+  fmt::print(stderr, "{}\n", options.host.text());
+  if (line.has("random")) {
+    constexpr u64 kMost = 1'000'000'000;
+    return compare_random(runner, line.number("random", 1, kMost), line.number("seed", 0, ~u64{0}),
+                          options);
+  }
+  return compare_files(runner, files, options);
 }
 
 }  // namespace mmuscope

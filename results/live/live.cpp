@@ -125,6 +125,37 @@ void LiveRunner::note(const std::string& line) {
   if (std::find(notes_.begin(), notes_.end(), line) == notes_.end()) notes_.push_back(line);
 }
 
+namespace {
+
+/// True if the op at `at` is a fetch at CPL 3 by that vCPU.
+bool is_fetch(const std::vector<ScenarioOp>& ops, std::size_t at, unsigned vcpu) {
+  return at < ops.size() && is_access(ops[at]) && ops[at].access.is_fetch() && ops[at].vcpu == vcpu;
+}
+/// The same for a read or write.
+bool is_data(const std::vector<ScenarioOp>& ops, std::size_t at, unsigned vcpu) {
+  return at < ops.size() && is_access(ops[at]) && !ops[at].access.is_fetch() &&
+         ops[at].vcpu == vcpu;
+}
+
+/// Each access followed by the fetch of the instruction behind it. It matters where the access took
+/// down what maps the stub.
+void add_last_fetches(ScenarioStep& step) {
+  std::vector<ScenarioOp> ops;
+  for (std::size_t i = 0; i < step.ops.size(); ++i) {
+    const ScenarioOp& op = step.ops[i];
+    ops.push_back(op);
+    if (!is_data(step.ops, i, op.vcpu) || is_fetch(step.ops, i + 1, op.vcpu)) continue;
+    ScenarioOp fetch;
+    fetch.vcpu = op.vcpu;
+    fetch.access = {AccessKind::Fetch, Privilege::User};
+    fetch.address = kStubPage;
+    ops.push_back(fetch);
+  }
+  step.ops = std::move(ops);
+}
+
+}  // namespace
+
 Scenario LiveRunner::runnable(const Scenario& scenario) {
   Scenario s = scenario;
   for (ScenarioStep& step : s.steps) {
@@ -138,6 +169,7 @@ Scenario LiveRunner::runnable(const Scenario& scenario) {
       return supervisor;
     };
     step.ops.erase(std::remove_if(step.ops.begin(), step.ops.end(), left_out), step.ops.end());
+    add_last_fetches(step);
   }
   return s;
 }
@@ -192,7 +224,8 @@ Scenario LiveRunner::record(const Scenario& scenario) {
 
 namespace {
 
-/// One op, or a fetch and the access that its stub makes. Returns how many ops that was.
+/// One op, or a fetch, the access that its stub makes, and the last fetch of the stub if it stands
+/// there for no other access. Returns how many ops that was.
 std::size_t run_ops(KvmMachine& machine, const std::vector<ScenarioOp>& ops, std::size_t at,
                     u64& dirty_pages) {
   const ScenarioOp& op = ops[at];
@@ -221,8 +254,7 @@ std::size_t run_ops(KvmMachine& machine, const std::vector<ScenarioOp>& ops, std
         "other address is fetched from",
         kStubPage));
   }
-  const bool pair = at + 1 < ops.size() && is_access(ops[at + 1]) &&
-                    !ops[at + 1].access.is_fetch() && ops[at + 1].vcpu == op.vcpu;
+  const bool pair = is_data(ops, at + 1, op.vcpu);
   const ScenarioOp& last = pair ? ops[at + 1] : op;
   if (op.announced.fault || last.announced.fault) {
     throw InputError("live cannot deliver the fault that is announced: no guest handler runs");
@@ -232,7 +264,8 @@ std::size_t run_ops(KvmMachine& machine, const std::vector<ScenarioOp>& ops, std
     throw InputError(fmt::format("the kernel's guest read {}, not {} as announced", read,
                                  *last.announced.value));
   }
-  return pair ? 2 : 1;
+  if (!pair) return 1;
+  return is_fetch(ops, at + 2, op.vcpu) && !is_data(ops, at + 3, op.vcpu) ? 3 : 2;
 }
 
 }  // namespace
@@ -269,9 +302,8 @@ ScenarioStep LiveRunner::record_step(KvmMachine& machine, const ScenarioStep& st
   return recorded;
 }
 
-Scenario LiveRunner::as_emulated(Scenario recorded) const {
-  if (!host_.native_supervisor) return recorded;
-  for (ScenarioStep& step : recorded.steps) {
+Scenario with_supervisor_fetches(Scenario scenario) {
+  for (ScenarioStep& step : scenario.steps) {
     std::vector<ScenarioOp> ops;
     for (const ScenarioOp& op : step.ops) {
       ScenarioOp fetch;
@@ -286,7 +318,7 @@ Scenario LiveRunner::as_emulated(Scenario recorded) const {
     }
     step.ops = std::move(ops);
   }
-  return recorded;
+  return scenario;
 }
 
 }  // namespace mmuscope

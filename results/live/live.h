@@ -30,13 +30,11 @@ class LiveRunner {
   explicit LiveRunner(const LiveHost& host);
 
   /// The scenario with what the kernel counted as `expect`, and the words of `final_memory` as they
-  /// stood at its end. Ops that the host cannot run are left out; notes() says so. Throws
-  /// InputError for a scenario that cannot be run live, RunError if a vCPU dies.
+  /// stood at its end. The fetch of the instruction with which a stub ends is an access like any
+  /// other: it stands as an "x" behind the access, unless one stands there already. Ops that the
+  /// host cannot run are left out; notes() says so. Throws InputError for a scenario that cannot be
+  /// run live, RunError if a vCPU dies.
   Scenario record(const Scenario& scenario);
-
-  /// What the emulator is to run beside it: where CPL 0 is native, the fetches of the stubs there
-  /// are accesses, too.
-  Scenario as_emulated(Scenario recorded) const;
 
   const LiveHost& host() const { return host_; }
   /// What was left out so far, a line each.
@@ -52,5 +50,9 @@ class LiveRunner {
   std::vector<Mapping> memory_;  // at most one
   std::vector<std::string> notes_;
 };
+
+/// The scenario with the fetches of the stubs that run at CPL 0 as accesses. Where CPL 0 is native
+/// they are.
+Scenario with_supervisor_fetches(Scenario scenario);
 
 }  // namespace mmuscope
