@@ -206,7 +206,9 @@ class Tlb {
  private:
   const TlbEntry& fill_part(TlbLevel& l1, Gva va, const TlbEntry& entry, u64 now);
   /// The bit of the 2M region around va in fragments_.
-  static u64 region_bit(Gva va) { return u64{1} << (va.raw() >> page_shift(PageSize::k2M) & 63); }
+  static u64 region_bit(Gva va) {
+    return u64{1} << ((va.raw() >> page_shift(PageSize::k2M)) * 0x9e37'79b9'7f4a'7c15 >> 58);
+  }
   void note_fragment(Gva va, const TlbEntry& entry) {
     fragments_ |= entry.mapped == PageSize::k1G ? ~u64{0} : region_bit(va);
   }
