@@ -104,6 +104,9 @@ bool ShadowMmu::intercepts(ExitReason reason) const {
 
 void ShadowMmu::start(Vcpu& vcpu) { enter(vcpu); }
 
+/// No exit, but the guest ran to get there.
+void ShadowMmu::controls_changed(Vcpu& vcpu) { enter(vcpu); }
+
 // --- hypervisor face -----------------------------------------------------------------------------
 
 Resume ShadowMmu::handle(Vcpu& vcpu, const VmExit& exit) {
