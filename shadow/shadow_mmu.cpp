@@ -114,6 +114,7 @@ Resume ShadowMmu::handle(Vcpu& vcpu, const VmExit& exit) {
   switch (exit.reason) {
     case ExitReason::PageFault:
       r = page_fault(vcpu, exit);
+      enter(vcpu);  // the guest runs on
       break;
     case ExitReason::Cr3:
       r = write_cr3(vcpu, exit.value);
@@ -143,7 +144,11 @@ void ShadowMmu::finish(Vcpu* v, Zapped& zapped) {
   if (!zapped.pages.empty()) zapped.owed.add();  // the tables themselves may still be walked
   flush_owed(v, zapped.owed);
   if (zapped.root) {
-    for (PerVcpu& s : vcpus_) s.roots_obsolete = true;
+    for (unsigned i = 0; i < vcpus_.size(); ++i) {
+      vcpus_[i].roots_obsolete = true;
+      // Kicked: it lets go of the root before it runs on, whatever its TLB could answer.
+      machine_.vcpu(i).flush_space();
+    }
     zapped.root = false;
   }
   tables_.release(zapped);
