@@ -78,7 +78,7 @@ class Generator {
     u64 careful = 100;     ///< of a hundred edits, how many are flushed as they should be
     u64 upper_edits = 20;  ///< of a hundred edits
     /// Entries of roots change. With several vCPUs they do not: a hypervisor may give each vCPU a
-    /// copy of a shadow root, whose entries then cost each a fault (kvm_pvm does).
+    /// copy of a shadow root, whose entries then cost each a fault (under kvm_pvm they do).
     bool roots = false;
     bool shared = false, aliases = false, no_exec = false, large = false;
     bool dirty_log = false, limit = false, cr0 = false;
