@@ -22,7 +22,6 @@ constexpr u64 kFull = x86::kPresent | x86::kWrite | x86::kUser;
 /// sets A, which is no access of the guest.
 constexpr u64 kPath = kFull | x86::kAccessed;
 constexpr u64 kIdentityTable = 0x4000, kFirstTable = 0x20000;
-constexpr u64 kLowBytes = u64{2} << 20;  // reached through the identity mapping
 constexpr u64 kDataBegin = u64{16} << 20, kDataFrames = 64;
 constexpr u64 kLargeBegin = u64{32} << 20, kLargePages = 4;
 constexpr u64 kCr0 = 0x80010011, kWp = 0x10000;  // PG, WP, ET, PE
