@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <string>
 
-#include "tests/support/random_script.h"
 #include "tests/support/oracle.h"
+#include "tests/support/random_script.h"
 #include "tests/support/setups.h"
 
 namespace mmuscope {

@@ -39,7 +39,6 @@ struct Rig {
 
 struct Counts {
   u64 l1_misses, l2_hits, walks, refs;
-  friend bool operator==(const Counts&, const Counts&) = default;
 };
 std::string text(const Counts& c) {
   return std::to_string(c.l1_misses) + " misses, " + std::to_string(c.l2_hits) + " L2 hits, " +

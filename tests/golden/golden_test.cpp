@@ -97,14 +97,17 @@ TEST_CASE("no count of the fixed workloads and scripts has moved") {
   if (std::getenv("MMUSCOPE_GOLDEN_UPDATE") != nullptr) write_file(kFile, as_csv(is));
   Golden due = from_csv(kFile);
   CHECK(due.size() == is.size());
-  for (auto& [run, counts] : is) {
+  for (auto& entry : is) {
+    const std::string& run = entry.first;
+    auto& counts = entry.second;
     INFO(run);
     auto& expected = due[run];
     // Both ways: a counter that is gone counts as 0, and so does a new one.
-    for (const auto& [name, value] : counts) expected.try_emplace(name, 0);
-    for (const auto& [name, value] : expected) {
+    for (const auto& count : counts) expected.try_emplace(count.first, 0);
+    for (const auto& count : expected) {
+      const std::string& name = count.first;
       INFO(name);
-      CHECK(counts[name] == value);
+      CHECK(counts[name] == count.second);
     }
   }
 }

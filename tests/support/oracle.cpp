@@ -14,7 +14,6 @@ namespace {
 constexpr u64 kPageSizesBytes[] = {u64{1} << 12, u64{1} << 21, u64{1} << 30};
 constexpr u64 kPresentAccessed = 0x21;
 constexpr u64 kEntryDirty = 0x40;
-constexpr u64 kFlags = 0x60;
 
 std::string hex(u64 value) {
   char text[24];
@@ -400,8 +399,8 @@ void Oracle::on_access(Vcpu& vcpu, const Seen& seen) {
   if (seen.done && !seen.access.is_fetch()) check_data(seen, gpa);
 }
 
-// --- flushes. SDM vol. 3, *Operations that Invalidate TLBs and Paging-Structure Caches*
-// -----------
+// --- flushes -------------------------------------------------------------------------------------
+// SDM vol. 3, *Operations that Invalidate TLBs and Paging-Structure Caches*.
 
 void Oracle::on_cr3(Vcpu& vcpu, u64 value) {
   VcpuView& v = view(vcpu);

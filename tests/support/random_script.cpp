@@ -11,7 +11,6 @@ namespace {
 
 using G = ScriptGuest;
 using Kind = ScriptOp::Kind;
-constexpr u64 kUserRw = x86::kPresent | x86::kWrite | x86::kUser;
 constexpr u64 kUsed = x86::kAccessed | x86::kDirty;
 constexpr u64 kNoFlush = u64{1} << 63;
 
