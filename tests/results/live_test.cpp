@@ -81,7 +81,8 @@ TEST_CASE("a scenario shrinks to what is needed") {
   CHECK(units(shrink(whole, has_two_cr3)) == 2);
 }
 
-TEST_CASE("the recorded scenarios count the same live") {
+// Slow, and so apart: what a busy host does to its own guests is counted too.
+TEST_CASE("slow: the recorded scenarios count the same live") {
   auto runner = shadow_runner();
   if (!runner) return;
   for (const Scenario& s : recorded("kvm")) {
@@ -122,7 +123,7 @@ TEST_CASE("what cannot be run live is refused with its op") {
                        InputError);
 }
 
-TEST_CASE("random scenarios count the same live") {
+TEST_CASE("slow: random scenarios count the same live") {
   auto runner = shadow_runner();
   if (!runner) return;
   for (u64 seed = 1; seed <= 20; ++seed) {
