@@ -16,8 +16,6 @@ struct SmallWorkload {
   const char* spec;
   unsigned vcpus;
 };
-constexpr SmallWorkload kTrace = {
-    "trace:file=" MMUSCOPE_SOURCE_DIR "/workloads/trace/recorded/shell-pipeline.mmt", 1};
 constexpr SmallWorkload kSmall[] = {
     {"touch:bytes=256k,accesses=3000,processes=2,slice=500", 1},
     {"touch:bytes=4m,accesses=3000,guest-page=2m", 1},
@@ -87,10 +85,5 @@ TEST_CASE("workloads agree with the reference translator and across pagers: fork
 TEST_CASE("workloads agree with the reference translator and across pagers: switch, database") {
   check_workloads(9, 12);
 }
-// Some ten million accesses: minutes under each pager.
-TEST_CASE("slow: the recorded trace agrees with the reference translator and across pagers") {
-  check_workload(kTrace, {{"native"}, {"shadow"}, {"nested"}});
-}
-
 }  // namespace
 }  // namespace mmuscope
