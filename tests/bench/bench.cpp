@@ -74,7 +74,7 @@ class BenchGuest {
     MachineConfig c;
     c.memory_bytes = table_bytes(shape) + shape.data_bytes;
     c.virtualized = pager.virtualized;
-    c.walk_caches = shape.walk_caches;
+    c.walk_caches = shape.walk_caches ? WalkCaches::OneD : WalkCaches::Off;
     c.vcpus = shape.vcpus;
     return c;
   }
@@ -84,9 +84,9 @@ class BenchGuest {
   std::vector<Gpa> roots_;
 };
 
-/// Offsets of 8-byte words in [0, bytes), generated beforehand: in random pages, or in order. A page
-/// is always read at the same word: the limit loops read no data at all, and what is compared with
-/// them is translation, not this host's cache misses on the pages' contents.
+/// Offsets of 8-byte words in [0, bytes), generated beforehand: in random pages, or in order. A
+/// page is always read at the same word: the limit loops read no data at all, and what is compared
+/// with them is translation, not this host's cache misses on the pages' contents.
 std::vector<u64> random_offsets(u64 count, u64 bytes) {
   Random random(42);
   std::vector<u64> offsets(count);
