@@ -148,6 +148,9 @@ constexpr std::array kSuiteColumns = {
     Column<SuiteRow>{"refs_per_walk", Kind::Ratio, "references", kTranslation,
                      "table_refs / walks; empty where nothing was walked", refs_per_walk},
     event<Event::WalkCacheHit>("walks", kTranslation),
+    event<Event::NestedCacheHit>("walks", kTranslation),
+    event<Event::NestedTlbHit>("translations", kTranslation),
+    event<Event::TlbSplinter>("translations", kTranslation),
 
     Column<SuiteRow>{"exits", Kind::Counter, "exits", kExits, "VM exits, the sum of all exits_*",
                      [](const SuiteRow& r) -> Value { return total_exits(counters(r)); }},
@@ -161,11 +164,13 @@ constexpr std::array kSuiteColumns = {
     event<Event::ExitEptMisconfig>("exits", kExits),
     event<Event::ExitInterrupt>("exits", kExits),
     event<Event::ExitMsrWrite>("exits", kExits),
+    event<Event::ExitPmlFull>("exits", kExits),
 
     event<Event::PfTaken>("faults", kMmu),
     event<Event::PfFixed>("faults", kMmu),
     event<Event::PfEmulate>("faults", kMmu),
     event<Event::PfSpurious>("faults", kMmu),
+    event<Event::PfFast>("faults", kMmu),
     event<Event::PfGuest>("faults", kMmu),
     event<Event::MmuCacheMiss>("pages", kMmu),
     event<Event::MmuPteWrite>("writes", kMmu),
@@ -187,6 +192,8 @@ constexpr std::array kSuiteColumns = {
                      gauge<&Gauges::pages_1g>},
     event<Event::TlbFlush>("flushes", kMmu),
     event<Event::Invlpg>("instructions", kMmu),
+    event<Event::DirtyHarvest>("harvests", kMmu),
+    event<Event::DirtyPage>("pages", kMmu),
 
     Column<SuiteRow>{"guest_table_bytes_peak", Kind::Gauge, "bytes", kMemory,
                      "the most that the guest's own tables took at any sample",
