@@ -106,6 +106,10 @@ bool normalize(const ParamInfo& info, std::string_view value, std::string& kept)
   using Kind = ParamInfo::Kind;
   u64 integer = 0;
   double real = 0;
+  if (!info.choices.empty() && is_choice(info.choices, value)) {
+    kept = value;
+    return true;
+  }
   switch (info.kind) {
     case Kind::Count:
       if (!parse_integer(value, false, integer)) return false;
@@ -121,8 +125,7 @@ bool normalize(const ParamInfo& info, std::string_view value, std::string& kept)
       kept = value;
       return value == "on" || value == "off";
     case Kind::Choice:
-      kept = value;
-      return is_choice(info.choices, value);
+      return false;
     case Kind::Text:
       kept = value;
       return true;
@@ -161,7 +164,7 @@ std::string valid_values(const ParamInfo& info) {
   std::string text;
   switch (info.kind) {
     case Kind::Switch:
-      return "on|off";
+      return "on|off" + (info.choices.empty() ? "" : "|" + std::string(info.choices));
     case Kind::Choice:
       return std::string(info.choices);
     case Kind::Text:
@@ -178,6 +181,7 @@ std::string valid_values(const ParamInfo& info) {
   }
   text.append(" from ").append(spell(info, info.min));
   if (info.max != 0) text.append(" to ").append(spell(info, info.max));
+  if (!info.choices.empty()) text.append(", or ").append(info.choices);
   return text;
 }
 

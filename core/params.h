@@ -25,7 +25,8 @@ struct ParamInfo {
   std::string_view unit;           ///< "pages", "bytes", ...; empty if there is none
   std::string_view meaning;
   double min = 0, max = 0;   ///< of Count, Bytes and Real; max 0: no upper bound
-  std::string_view choices;  ///< of Choice: "a|b|c"
+  /// Of Choice: "a|b|c". Of other kinds: words that are valid besides; text() tells.
+  std::string_view choices;
 };
 
 /// The values of a set of keys: every key has one, its default unless it was given. Getters assert
@@ -44,7 +45,7 @@ class Params {
   u64 count(std::string_view key) const;  ///< Count and Bytes
   double real(std::string_view key) const;
   bool on(std::string_view key) const;
-  const std::string& text(std::string_view key) const;  ///< Choice and Text
+  const std::string& text(std::string_view key) const;  ///< any kind, as it is kept
   /// "key=value,..." in the order of the infos, all keys: the identity of an experiment.
   std::string canonical() const;
 

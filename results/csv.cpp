@@ -106,6 +106,7 @@ void write_file(const std::string& path, std::string_view text) {
     }
     return;
   }
+  if (path.empty()) throw InputError("the name of the file to write is empty");
   const std::string beside = path + ".new";
   File file(std::fopen(beside.c_str(), "wb"));
   if (!file) fail("cannot be written", path);

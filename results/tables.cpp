@@ -3,10 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <cstdlib>
-#include <map>
-#include <set>
 
 namespace mmuscope {
 namespace {
@@ -36,127 +32,6 @@ std::string what_ran(const SuiteRow& row) {
   const Experiment& e = *row.experiment;
   return fmt::format("workload  {} {}\nmachine   {} {} vcpus={}\nseed      {}\n", e.workload->name,
                      e.workload_params.canonical(), e.cpu, e.machine.canonical(), e.vcpus, e.seed);
-}
-
-using Settings = std::vector<std::pair<std::string, std::string>>;
-
-/// "key=value,key=value" taken apart.
-Settings settings(const std::string& canonical) {
-  Settings all;
-  for (std::size_t pos = 0; pos < canonical.size();) {
-    const std::size_t comma = std::min(canonical.find(',', pos), canonical.size());
-    const std::string item = canonical.substr(pos, comma - pos);
-    const std::size_t equals = item.find('=');
-    all.emplace_back(item.substr(0, equals), equals == item.npos ? "" : item.substr(equals + 1));
-    pos = comma + 1;
-  }
-  return all;
-}
-
-/// Names a row of the suite by what sets it apart from others of its workload.
-class Labels {
- public:
-  explicit Labels(const std::vector<CellText>& cells) {
-    for (const CellText& cell : cells) {
-      for (const auto& [key, value] : describe(cell)) seen_[{workload(cell), key}].insert(value);
-    }
-  }
-  std::string of(const CellText& cell) const {
-    std::string text = workload(cell);
-    for (const auto& [key, value] : describe(cell)) {
-      if (seen_.at({workload(cell), key}).size() > 1) text += fmt::format(" {}={}", key, value);
-    }
-    return text;
-  }
-
- private:
-  static std::string workload(const CellText& cell) { return cell.suite[suite_column("workload")]; }
-  static Settings describe(const CellText& cell) {
-    Settings all = settings(cell.suite[suite_column("workload_params")]);
-    for (auto& s : settings(cell.suite[suite_column("machine_params")])) all.push_back(s);
-    for (const std::string_view name : {"cpu", "vcpus", "seed"}) {
-      all.emplace_back(name, cell.suite[suite_column(name)]);
-    }
-    return all;
-  }
-  std::map<std::pair<std::string, std::string>, std::set<std::string>> seen_;
-};
-
-/// A column of the short table, of one pager.
-struct Metric {
-  std::string_view title;
-  std::string_view column;
-  std::string (*show)(double value);
-};
-constexpr std::array<Metric, 5> kMetrics = {{
-    {"exits", "exits", [](double v) { return thousands(static_cast<u64>(v)); }},
-    {"pager KiB", "pager_bytes_peak",
-     [](double v) { return thousands(static_cast<u64>(v / 1024 + 0.5)); }},
-    {"KiB/process", "pager_bytes_per_process_mean",
-     [](double v) { return thousands(static_cast<u64>(v / 1024 + 0.5)); }},
-    {"IPIs", "ipis", [](double v) { return thousands(static_cast<u64>(v)); }},
-    {"slowdown", "slowdown_vs_native", [](double v) { return fmt::format("{:.2f}", v); }},
-}};
-
-std::string pager_of(const CellText& cell) {
-  const std::string& params = cell.suite[suite_column("pager_params")];
-  return cell.suite[suite_column("pager")] + (params.empty() ? "" : ":" + params);
-}
-
-/// Pagers by the shortest name that tells them apart, in order of appearance.
-std::vector<std::pair<std::string, std::string>> short_pager_names(
-    const std::vector<CellText>& cells) {
-  std::vector<std::pair<std::string, std::string>> names;
-  std::map<std::string, unsigned> uses;
-  for (const CellText& cell : cells) {
-    const std::string full = pager_of(cell);
-    if (std::none_of(names.begin(), names.end(), [&](auto& n) { return n.first == full; })) {
-      names.emplace_back(full, cell.suite[suite_column("pager")]);
-      ++uses[names.back().second];
-    }
-  }
-  for (auto& [full, name] : names) {
-    if (uses[name] > 1) name = full;
-  }
-  return names;
-}
-
-/// Puts the cell's metrics into the columns of its pager.
-void add_metrics(CsvRow& row, const CellText& cell,
-                 const std::vector<std::pair<std::string, std::string>>& pagers) {
-  std::size_t column = 1;
-  for (const Metric& metric : kMetrics) {
-    for (const auto& [full, name] : pagers) {
-      const std::string& value = cell.suite[suite_column(metric.column)];
-      if (full == pager_of(cell) && !value.empty()) {
-        row[column] = metric.show(std::strtod(value.c_str(), nullptr));
-      }
-      ++column;
-    }
-  }
-}
-
-/// True if the column tells nothing: empty or the same trivial value everywhere.
-bool trivial(const std::vector<CsvRow>& rows, std::size_t column) {
-  return std::all_of(rows.begin(), rows.end(), [&](const CsvRow& row) {
-    return row[column].empty() || row[column] == "0" || row[column] == "1.00";
-  });
-}
-
-/// The table without the columns that tell nothing; a metric's title moves to its first column
-/// that stays.
-std::vector<CsvRow> without_trivial(const CsvRow& titles, const CsvRow& names,
-                                    const std::vector<CsvRow>& rows) {
-  std::vector<CsvRow> shown(rows.size() + 2);
-  std::string title;
-  for (std::size_t c = 0; c < titles.size(); ++c) {
-    if (!titles[c].empty()) title = titles[c];
-    if (c > 0 && trivial(rows, c)) continue;
-    shown[0].push_back(std::exchange(title, ""));
-    shown[1].push_back(names[c]);
-    for (std::size_t r = 0; r < rows.size(); ++r) shown[r + 2].push_back(rows[r][c]);
-  }
-  return shown;
 }
 
 }  // namespace
@@ -196,7 +71,6 @@ std::string comparison_table(const std::vector<Compared>& runs) {
   for (const Compared& run : runs) {
     head.push_back(run.label);
     if (&run != &runs.front()) head.push_back("");
-    if (!run.row.result->ok()) text += fmt::format("{}: {}\n", run.label, run.row.result->status);
   }
   std::vector<CsvRow> rows = {std::move(head)};
   std::string_view group;
@@ -242,30 +116,6 @@ std::string process_table(const Result& result, std::size_t limit) {
     text += fmt::format("and {} more: --processes-csv has them\n", order.size() - limit);
   }
   return text;
-}
-
-std::string suite_table(const std::vector<CellText>& cells) {
-  const Labels labels(cells);
-  const auto pagers = short_pager_names(cells);
-  CsvRow titles = {""}, names = {""};
-  for (const Metric& metric : kMetrics) {
-    for (const auto& [full, name] : pagers) {
-      titles.push_back(full == pagers.front().first ? std::string(metric.title) : "");
-      names.push_back(name);
-    }
-  }
-  std::vector<CsvRow> rows;
-  std::map<std::string, std::size_t> row_of;
-  std::string failures;
-  for (const CellText& cell : cells) {
-    const std::string label = labels.of(cell);
-    const auto [at, fresh] = row_of.emplace(label, rows.size());
-    if (fresh) rows.emplace_back(CsvRow(titles.size())).front() = label;
-    add_metrics(rows[at->second], cell, pagers);
-    const std::string& status = cell.suite[suite_column("status")];
-    if (status != "ok") failures += fmt::format("{} {}: {}\n", label, pager_of(cell), status);
-  }
-  return aligned(without_trivial(titles, names, rows), 1) + failures;
 }
 
 }  // namespace mmuscope

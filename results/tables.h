@@ -20,14 +20,11 @@ struct Compared {
   SuiteRow row;
 };
 /// What ran, and then every counter, gauge and ratio that is not zero everywhere, a column for each
-/// run; with more than one, beside each its ratio to the first.
+/// run (empty for one that could not go on); with more than one, beside each its ratio to the
+/// first.
 std::string comparison_table(const std::vector<Compared>& runs);
 
 /// The rows of processes.csv for people, those with most pager bytes first; at most `limit`.
 std::string process_table(const Result& result, std::size_t limit);
-
-/// A suite in short: a line for each workload and machine, with exits, memory, interrupts and
-/// slowdown under each pager.
-std::string suite_table(const std::vector<CellText>& cells);
 
 }  // namespace mmuscope

@@ -168,7 +168,7 @@ ShadowPage& ShadowMmu::page_for(Vcpu& v, Gfn gfn, const Role& role) {
 PageSize ShadowMmu::leaf_size_for(const Fault& f, Hfn& frame) {
   const Backing backing = machine_.map().back(f.gfn);
   frame = backing.frame;
-  if (logging_dirty_) return PageSize::k4K;
+  if (logging_dirty_ || !policy_.large_pages) return PageSize::k4K;
   PageSize size = min_size(f.path.size(), backing.size);
   if (!machine_.cpu().pages_1g) size = min_size(size, PageSize::k2M);
   for (auto s = PageSize::k2M; s <= size; s = static_cast<PageSize>(static_cast<unsigned>(s) + 1)) {
@@ -184,19 +184,23 @@ PageSize ShadowMmu::leaf_size_for(const Fault& f, Hfn& frame) {
 
 /// True if a mapping of the frame may be writable. Takes leaf tables in it out of sync where the
 /// policy and the occasion allow that.
-bool ShadowMmu::may_write(Gfn gfn, const LeafWish& wish) {
+bool ShadowMmu::may_write(Vcpu& v, Gfn gfn, const LeafWish& wish) {
   if (tables_.write_tracked(gfn)) return false;
   if (!policy_.unsync) return true;
-  for (ShadowPage* p : tables_.cache().shadows_of(gfn)) {
+  const auto shadows = tables_.cache().shadows_of(gfn);
+  // Where few may be out of sync, a table with two shadows would push itself out.
+  if (policy_.unsync_pages != 0 && shadows.size() > 1) return false;
+  for (ShadowPage* p : shadows) {
     if (wish.synchronizing) return false;
     if (p->unsync) continue;
     if (wish.prefetch) return false;
     tables_.mark_unsync(*p);
+    state(v).unsync.push_back(*p);
   }
   return true;
 }
 
-u64 ShadowMmu::make_leaf(const ShadowPage& page, u64 old, const LeafWish& wish,
+u64 ShadowMmu::make_leaf(Vcpu& v, const ShadowPage& page, u64 old, const LeafWish& wish,
                          bool& write_protected) {
   u64 e = wish.frame.base().raw() | x86::kPresent;
   // A guessed entry starts unaccessed, so that its use can be told.
@@ -207,7 +211,7 @@ u64 ShadowMmu::make_leaf(const ShadowPage& page, u64 old, const LeafWish& wish,
   write_protected = false;
   if (wish.rights & rights::kWrite) {
     // Where the frame is writable already, its tables are out of sync already.
-    if ((old & x86::kWrite) || may_write(wish.gfn, wish)) {
+    if ((old & x86::kWrite) || may_write(v, wish.gfn, wish)) {
       e |= x86::kWrite | spte::kMayWrite | x86::kDirty;
       mark_dirty(wish.gfn);
     } else {
@@ -226,7 +230,7 @@ ShadowMmu::Filled ShadowMmu::set_leaf(Vcpu& v, ShadowPage& page, unsigned i, con
     old = 0;
   }
   bool write_protected = false;
-  const u64 entry = make_leaf(page, old, wish, write_protected);
+  const u64 entry = make_leaf(v, page, old, wish, write_protected);
   const bool same = entry == old;
   tables_.put_leaf(page, i, entry, wish.gfn, wish.rights, owed);
   flush_owed(&v, owed);
@@ -236,19 +240,21 @@ ShadowMmu::Filled ShadowMmu::set_leaf(Vcpu& v, ShadowPage& page, unsigned i, con
     tables_.drop_mappings(wish.gfn, size, all);
     flush_owed(&v, all);
   }
+  if (policy_.unsync_pages != 0) sync_own_pages(v, policy_.unsync_pages);
   if (write_protected && wish.write_fault) return Filled::WriteProtected;
   return same ? Filled::Spurious : Filled::Fixed;
 }
 
 // --- prefetch ------------------------------------------------------------------------------------
 
-/// Fills the rest of the aligned group around an entry of a 4K table, up to the first entry that
-/// cannot be used.
+/// Fills the rest of the aligned group around an entry of a 4K table, or the entries after it, up
+/// to the first that cannot be used.
 void ShadowMmu::prefetch(Vcpu& v, ShadowPage& page, unsigned i) {
   if (page.role.level > 1) return;
-  const unsigned first = i - i % policy_.prefetch;
-  for (unsigned at = first; at < first + policy_.prefetch; ++at) {
-    if (page.entry(at) & x86::kPresent) continue;
+  const unsigned first = policy_.prefetch_forward ? i : i - i % policy_.prefetch;
+  const unsigned end = std::min(first + policy_.prefetch, kEntriesPerTable);
+  for (unsigned at = first; at < end; ++at) {
+    if (at == i || (page.entry(at) & x86::kPresent)) continue;
     if (!(page.role.direct ? prefetch_direct(v, page, at) : prefetch_guest(v, page, at))) return;
   }
 }
@@ -269,9 +275,17 @@ bool ShadowMmu::prefetch_direct(Vcpu& v, ShadowPage& page, unsigned i) {
   return true;
 }
 
+/// How the guest's entries are read for this page, which another vCPU may have made under other
+/// controls.
+WalkRules ShadowMmu::rules_of(const Vcpu& v, const ShadowPage& page) const {
+  WalkRules rules = machine_.guest_rules(v.controls());
+  rules.nxe = page.role.nxe;
+  return rules;
+}
+
 std::optional<ShadowMmu::GuestLeaf> ShadowMmu::read_guest_leaf(Vcpu& v, const ShadowPage& page,
                                                                unsigned i) {
-  const WalkRules rules = machine_.guest_rules(v.controls());
+  const WalkRules rules = rules_of(v, page);
   const u64 e = machine_.guest_read(page.gfn.base() + 8 * i);
   const u64 reserved = GuestFormat::reserved_mask(rules);
   if (GuestFormat::state(e, 1, rules, reserved) != EntryState::Leaf) return std::nullopt;

@@ -8,10 +8,14 @@ namespace mmuscope {
 /// and the defaults are those of the plain pager that traps every write to a table.
 struct ShadowPolicy {
   std::string_view name = "shadow";
-  bool unsync = false;  ///< leaf tables may be written; synchronised when the guest flushes
-  u32 prefetch = 1;     ///< entries of the aligned group filled along with the faulting one
-  u32 flood = 0;        ///< emulated writes without a walk that end a shadow page; 0: never
-  u32 roots = 0;        ///< previous roots that a vCPU keeps
+  bool unsync = false;     ///< leaf tables may be written; synchronised when the guest flushes
+  u32 unsync_pages = 0;    ///< tables that one vCPU may have out of sync at once; 0: any number
+  bool propagate = false;  ///< an emulated write makes the new entry, not only drops the old one
+  u32 prefetch = 1;        ///< entries filled at a fault, the faulting one included
+  bool prefetch_forward = false;  ///< from the faulting entry on, not its aligned group
+  u32 flood = 0;            ///< emulated writes without a walk that end a shadow page; 0: never
+  u32 roots = 0;            ///< previous roots that a vCPU keeps
+  bool large_pages = true;  ///< leaves may be larger than 4K
   bool zap_unsync_children = false;  ///< an upper page that goes takes its out-of-sync pages along
   u32 rmap_limit = 0;                ///< mappings of a frame beyond which all are dropped; 0: none
   u64 limit = 0;                     ///< shadow pages; 0: a 50th of the guest's pages, at least 64
@@ -35,6 +39,8 @@ class ShadowMmu final : public Pager {
   u64 harvest_dirty() override;
   void limit_shadow_pages(u64 pages) override;
 
+  const ShadowTables& tables() const { return tables_; }  // for the audit
+
  private:
   /// One root that a vCPU holds: the guest CR3 that it serves, PCID included, and its shadow.
   struct Root {
@@ -47,6 +53,7 @@ class ShadowMmu final : public Pager {
     // Asked for, and done when the vCPU next enters the guest.
     bool sync_asked = false;
     bool roots_obsolete = false;
+    UnsyncList unsync;  // tables that it took out of sync, oldest first
   };
   enum class Filled : u8 { Fixed, Spurious, WriteProtected };
   /// One hidden fault on its way to the shadow tables.
@@ -88,8 +95,9 @@ class ShadowMmu final : public Pager {
     bool prefetch = false;
     bool synchronizing = false;
   };
-  u64 make_leaf(const ShadowPage& page, u64 old, const LeafWish& wish, bool& write_protected);
-  bool may_write(Gfn gfn, const LeafWish& wish);
+  u64 make_leaf(Vcpu& v, const ShadowPage& page, u64 old, const LeafWish& wish,
+                bool& write_protected);
+  bool may_write(Vcpu& v, Gfn gfn, const LeafWish& wish);
   Filled set_leaf(Vcpu& v, ShadowPage& page, unsigned i, const LeafWish& wish);
   void prefetch(Vcpu& v, ShadowPage& page, unsigned i);
   bool prefetch_guest(Vcpu& v, ShadowPage& page, unsigned i);
@@ -101,6 +109,7 @@ class ShadowMmu final : public Pager {
   Resume write_protected(Vcpu& v, const VmExit& exit, Gpa gpa);
   void drop_shadows(Vcpu& v, Gfn gfn);
   void table_written(Vcpu& v, Gpa gpa, unsigned bytes);
+  void propagate(Vcpu& v, ShadowPage& page, unsigned i);
   bool is_flooded(ShadowPage& page) const;
   void clear_flood_counts(Vcpu& v, Gva va);
 
@@ -121,6 +130,7 @@ class ShadowMmu final : public Pager {
   // --- tables out of sync: shadow_sync.cpp
   void sync_roots(Vcpu& v);
   void sync_children(Vcpu& v, ShadowPage& top);
+  void sync_own_pages(Vcpu& v, std::size_t keep);
   void sync_page(Vcpu& v, ShadowPage& page, Shootdown& owed);
   void sync_entry(Vcpu& v, ShadowPage& page, unsigned i, Shootdown& owed);
   /// What the guest entry of a leaf table grants, or nothing if a shadow may not be made of it.
@@ -128,6 +138,7 @@ class ShadowMmu final : public Pager {
     Gfn gfn;
     u8 rights;
   };
+  WalkRules rules_of(const Vcpu& v, const ShadowPage& page) const;
   std::optional<GuestLeaf> read_guest_leaf(Vcpu& v, const ShadowPage& page, unsigned i);
 
   Machine& machine_;

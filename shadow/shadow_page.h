@@ -65,6 +65,8 @@ struct ShadowPage {
 
   boost::intrusive::unordered_set_member_hook<> frame_hook;  // the hash by guest frame
   boost::intrusive::list_member_hook<> age_hook;             // by age; once dropped, to be freed
+  boost::intrusive::list_member_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>>
+      unsync_hook;  // while unsync: those that one vCPU took out of sync
   Gfn gfn;
   Role role;
   Hfn table;
@@ -89,6 +91,14 @@ inline ShadowPage::ShadowPage() {
 using PageList = boost::intrusive::list<
     ShadowPage, boost::intrusive::member_hook<ShadowPage, boost::intrusive::list_member_hook<>,
                                               &ShadowPage::age_hook>>;
+
+using UnsyncList = boost::intrusive::list<
+    ShadowPage,
+    boost::intrusive::member_hook<ShadowPage,
+                                  boost::intrusive::list_member_hook<
+                                      boost::intrusive::link_mode<boost::intrusive::auto_unlink>>,
+                                  &ShadowPage::unsync_hook>,
+    boost::intrusive::constant_time_size<false>>;
 
 /// Bits of a shadow entry that the hardware ignores.
 namespace spte {

@@ -65,9 +65,9 @@ void ShadowMmu::free_roots(Vcpu& v, bool current,
 /// holds makes place and there is no current root.
 bool ShadowMmu::find_cached_root(Vcpu& v, u64 cr3) {
   PerVcpu& s = state(v);
-  const Role role = root_role(v.controls());
+  // None is of another role: when the role changes, all are let go of.
   const auto usable = [&](const Root& r) {
-    return r.page != nullptr && r.cr3 == cr3 && !r.page->invalid && r.page->role == role;
+    return r.page != nullptr && r.cr3 == cr3 && !r.page->invalid;
   };
   if (s.root.page == nullptr) {
     const auto it = std::find_if(s.previous.begin(), s.previous.end(), usable);

@@ -6,9 +6,36 @@ namespace mmuscope {
 
 void ShadowMmu::sync_roots(Vcpu& v) {
   ShadowPage* root = state(v).root.page;
-  if (root == nullptr || root->unsync_children == 0) return;
+  if (root == nullptr) return;
+  if (policy_.unsync_pages != 0) {
+    // So few that all are brought up to date, whichever root they are below; those of other vCPUs
+    // stay writable.
+    sync_own_pages(v, 0);
+    Shootdown weakened;
+    for (PerVcpu& s : vcpus_) {
+      for (ShadowPage& page : s.unsync) sync_page(v, page, weakened);
+    }
+    flush_owed(&v, weakened);
+    return;
+  }
+  if (root->unsync_children == 0) return;
   lock(&v);
   sync_children(v, *root);
+}
+
+/// Brings the oldest of the pages that the vCPU took out of sync up to date and traps the next
+/// write to their tables again, until only so many are left.
+void ShadowMmu::sync_own_pages(Vcpu& v, std::size_t keep) {
+  UnsyncList& own = state(v).unsync;
+  while (own.size() > keep) {
+    ShadowPage& page = own.front();
+    Shootdown owed;
+    tables_.write_protect(page.gfn, true, owed);
+    flush_owed(&v, owed);
+    tables_.clear_unsync(page);
+    sync_page(v, page, owed);
+    flush_owed(&v, owed);
+  }
 }
 
 /// Brings every page out of sync below `top` up to date and traps the next write to its table
@@ -51,7 +78,7 @@ void ShadowMmu::sync_entry(Vcpu& v, ShadowPage& page, unsigned i, Shootdown& owe
   LeafWish wish{leaf->gfn, Hpa(old & x86::kAddressMask).frame(), leaf->rights};
   wish.prefetch = wish.synchronizing = true;
   bool write_protected = false;
-  tables_.put_leaf(page, i, make_leaf(page, old, wish, write_protected), wish.gfn, wish.rights,
+  tables_.put_leaf(page, i, make_leaf(v, page, old, wish, write_protected), wish.gfn, wish.rights,
                    owed);
 }
 

@@ -234,6 +234,7 @@ void ShadowTables::mark_unsync(ShadowPage& page) {
 
 void ShadowTables::clear_unsync(ShadowPage& page) {
   page.unsync = false;
+  page.unsync_hook.unlink();
   --unsync_;
 }
 

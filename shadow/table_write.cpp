@@ -60,10 +60,33 @@ void ShadowMmu::table_written(Vcpu& v, Gpa gpa, unsigned bytes) {
     }
     // Dropped, not rewritten: most entries are written before they are used, and a fault brings in
     // what is used.
-    tables_.drop(*p, static_cast<unsigned>(gpa.page_offset() / 8), zapped.owed);
+    const auto i = static_cast<unsigned>(gpa.page_offset() / 8);
+    tables_.drop(*p, i, zapped.owed);
+    if (policy_.propagate) propagate(v, *p, i);
     if (now != 0 && p->role.level > 1) ++v.counters[Event::MmuPdeZapped];
   }
   finish(&v, zapped);
+}
+
+/// Fills an entry that was written from the guest's, as far as nothing new must be made for it: a
+/// leaf of a 4K table, or a link to a shadow page that exists.
+void ShadowMmu::propagate(Vcpu& v, ShadowPage& page, unsigned i) {
+  if (page.role.level == 1) {
+    prefetch_guest(v, page, i);
+    return;
+  }
+  const WalkRules rules = rules_of(v, page);
+  const u64 e = machine_.guest_read(page.gfn.base() + 8 * i);
+  const u64 reserved = GuestFormat::reserved_mask(rules);
+  if (GuestFormat::state(e, page.role.level, rules, reserved) != EntryState::Table) return;
+  if (!(e & x86::kAccessed)) return;  // the first walk through it must be seen
+  Role role = page.role;
+  --role.level;
+  role.access = static_cast<u8>(GuestFormat::rights_of(e) & page.role.access);
+  const Gfn table = Gpa(e & x86::kAddressMask).frame();
+  if (tables_.cache().find(table, role) != nullptr) {
+    child_for(v, page, i, table, false, role.access);
+  }
 }
 
 /// Counts one more write to an upper table; true if the guest seems to use the page for something

@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "results/commands/commands.h"
 #include "results/suite/engine.h"
-#include "results/tables.h"
+#include "results/suite/summary.h"
 
 namespace mmuscope {
 namespace {
@@ -89,7 +89,7 @@ int suite_command(const Args& args) {
                outcome.cells.size(), suite.cells.size(), options.out.string());
     return kInterrupted;
   }
-  fmt::print("{}", suite_table(outcome.cells));
+  fmt::print("{}", suite_summary(outcome.cells));
   return kDone;
 }
 

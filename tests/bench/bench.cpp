@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "core/native_pager.h"
 #include "core/random.h"
+#include "results/experiment.h"
 #include "tests/bench/limit.h"
 #include "tests/support/guest_tables.h"
 
@@ -31,7 +31,16 @@ struct PagerUnderTest {
   Machine::MakePager make;
 };
 
-std::vector<PagerUnderTest> pagers() { return {{"native", false, make_native_pager}}; }
+/// Every pager of the catalogue, as it is by default.
+std::vector<PagerUnderTest> pagers() {
+  std::vector<PagerUnderTest> all;
+  for (const PagerInfo& info : pager_catalog()) {
+    const Params params("pager " + std::string(info.name), info.params());
+    all.push_back({std::string(info.name), info.virtualized,
+                   [&info, params](Machine& machine) { return info.make(machine, params); }});
+  }
+  return all;
+}
 
 struct GuestShape {
   u64 data_bytes = kMiB;
@@ -228,6 +237,23 @@ void run_vcpus(benchmark::State& state, const PagerUnderTest& pager, unsigned vc
   state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(offsets.size() * vcpus));
 }
 
+/// A workload of the catalogue as a whole, the making of its machine included.
+void run_workload(benchmark::State& state, const PagerUnderTest& pager, const char* workload) {
+  ExperimentText text;
+  text.workload = workload;
+  text.pager = pager.name;
+  const Experiment experiment = parse_experiment(text);
+  u64 accesses = 0;
+  for (auto _ : state) {
+    const Result result = run_experiment(experiment);
+    if (!result.ok()) return state.SkipWithError(result.status.c_str());
+    accesses += result.accesses;
+  }
+  state.SetItemsProcessed(static_cast<int64_t>(accesses));
+}
+constexpr const char* kFork = "fork";
+constexpr const char* kTrace = "trace:file=workloads/trace/recorded/shell-pipeline.mmt";
+
 template <class... Args>
 void add(const std::string& name, Args&&... args) {
   benchmark::RegisterBenchmark(name.c_str(), std::forward<Args>(args)...)
@@ -245,6 +271,8 @@ void register_all() {
     add("Fill/" + pager.name, run_fill, pager);
     add("PteWrite/" + pager.name, run_pte_write, pager);
     add("ContextSwitch/" + pager.name, run_context_switch, pager);
+    add("Fork/" + pager.name, run_workload, pager, kFork);
+    add("TraceReplay/" + pager.name, run_workload, pager, kTrace);
     for (const unsigned n : {1u, 2u, 4u, 8u}) {
       add("VcpuScaling/" + pager.name + "/" + std::to_string(n), run_vcpus, pager, n);
     }

@@ -154,9 +154,11 @@ class RandomProgram final : public Program {
   }
   void touch(Vcpu& v) {
     for (unsigned i = 0; i < 8; ++i) {
-      const Gva at = random_.below(8) ? place(random_.below(kPlaces))
-                                      : kLargeWindow + random_.below(kLargePlaces) * kLarge +
-                                            random_.below(5) * kPageBytes;
+      Gva at = place(random_.below(kPlaces));
+      if (random_.below(8) == 0) {
+        at = kLargeWindow + random_.below(kLargePlaces) * kLarge;
+        at = at + random_.below(5) * kPageBytes;
+      }
       const auto page = model_.find(at.raw());
       if (page == model_.end() || page->second.rights == 0) continue;
       CHECK(v.load(at) == page->second.value);

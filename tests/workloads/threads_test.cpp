@@ -1,7 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "core/random.h"
-#include "guest_audit.h"
+#include "tests/workloads/guest_audit.h"
 
 using namespace mmuscope;
 
