@@ -162,9 +162,9 @@ constexpr std::array kSuiteColumns = {
     event<Event::ExitCr4>("exits", kExits),
     event<Event::ExitEptViolation>("exits", kExits),
     event<Event::ExitEptMisconfig>("exits", kExits),
+    event<Event::ExitPmlFull>("exits", kExits),
     event<Event::ExitInterrupt>("exits", kExits),
     event<Event::ExitMsrWrite>("exits", kExits),
-    event<Event::ExitPmlFull>("exits", kExits),
 
     event<Event::PfTaken>("faults", kMmu),
     event<Event::PfFixed>("faults", kMmu),

@@ -16,6 +16,8 @@ constexpr std::array kCommands = {
             "machine-level scenarios: what each step counts, or whether it is as expected",
             scenario_command},
     Command{"cases", "single-access MMU cases: passed and failed", cases_command},
+    Command{"walks", "what one page walk reads, for every depth, page size and cache",
+            walks_command},
     Command{"trace", "recorded programs: import, info, dump", trace_command},
 };
 

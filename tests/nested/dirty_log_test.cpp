@@ -91,7 +91,7 @@ TEST_CASE("an exit of any kind empties the log") {
   for (int i = 0; i < 4; ++i) {
     for (u64 page = 0; page < 400; ++page)
       t.vcpu().store(kVa + (400 * i + page) * kPageBytes, u64{1});
-    c.smap = !c.smap;
+    c.smep = !c.smep;
     t.vcpu().write_controls(c);
   }
   CHECK(t.count(Event::ExitPmlFull) == 0);
