@@ -98,6 +98,7 @@ class Oracle final : public AccessObserver {
   void collect(const VcpuView& v, u64 root, u64 root_until, u64 va, Access access,
                std::vector<Candidate>& out);
   bool agrees(const Seen& seen, const Reference& r) const;
+  void allow_flags(const Seen& seen, const Candidate& c);
   void check_flags(const Seen& seen, const Candidate& c, bool certain);
   void check_data(VcpuView& v, const Seen& seen, u64 gpa);
   void store_bytes(u64 gpa, const std::byte* from, u64 bytes);
