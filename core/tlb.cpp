@@ -27,6 +27,7 @@ TlbLevel::TlbLevel(const std::vector<TlbGeometry>& banks) {
     slots += g.entries;
   }
   stamps_.resize(slots);
+  used_.resize((slots + 63) / 64);
   entries_.resize(slots);
   // Several times as many as entries, so that pages in use seldom share one.
   const u64 directory = std::max(u64{1024}, u64{2} * std::bit_ceil(slots));
@@ -60,12 +61,15 @@ void TlbLevel::drop(u32 slot) {
   count(entries_[slot], -1);
   entries_[slot] = TlbEntry{};
   stamps_[slot] = 0;
+  used_[slot / 64] &= ~(u64{1} << slot % 64);
 }
 
 void TlbLevel::invalidate(const FlushMatch& match) {
-  if (large_ == 0 && places_[0].live == 0) return;
-  for (u32 slot = 0; slot < entries_.size(); ++slot) {
-    if (entries_[slot].matches(match)) drop(slot);
+  for (u32 word = 0; word < used_.size(); ++word) {
+    for (u64 bits = used_[word]; bits != 0; bits &= bits - 1) {
+      const u32 slot = word * 64 + static_cast<u32>(std::countr_zero(bits));
+      if (entries_[slot].matches(match)) drop(slot);
+    }
   }
 }
 

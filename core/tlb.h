@@ -164,6 +164,7 @@ class TlbLevel {
   std::vector<DirectoryEntry> directory_;
   std::vector<TlbEntry> entries_;
   std::vector<u64> stamps_;
+  std::vector<u64> used_;  // a bit for each slot: a flush costs what is cached, not what could be
   std::array<Places, kPageSizes> places_{};
 };
 
@@ -178,6 +179,7 @@ class TlbLevel {
   } else {
     if (e.valid()) count(e, -1);
     count(entry, 1);
+    used_[victim / 64] |= u64{1} << victim % 64;
   }
   e = entry;
   stamps_[victim] = now;
@@ -225,7 +227,9 @@ class Tlb {
  private:
   const TlbEntry& fill_part(TlbLevel& l1, Gva va, const TlbEntry& entry, u64 now);
   /// The bit of the 2M region around va in fragments_.
-  static u64 region_bit(Gva va) { return u64{1} << (va.raw() >> page_shift(PageSize::k2M) & 63); }
+  static u64 region_bit(Gva va) {
+    return u64{1} << ((va.raw() >> page_shift(PageSize::k2M)) * 0x9e37'79b9'7f4a'7c15 >> 58);
+  }
   void note_fragment(Gva va, const TlbEntry& entry) {
     fragments_ |= entry.mapped == PageSize::k1G ? ~u64{0} : region_bit(va);
   }

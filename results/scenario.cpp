@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/params.h"
+#include "results/catalog.h"
 #include "results/columns.h"
 
 namespace mmuscope {
@@ -226,6 +227,19 @@ ScenarioResult run_scenario(const Scenario& scenario, MachineConfig config,
     result.final_memory.push_back(run.machine().host_read(Gpa(gpa)));
   }
   return result;
+}
+
+ScenarioResult run_scenario(const Scenario& scenario, const std::string& pager_spec,
+                            const std::string& cpu) {
+  const Spec spec = parse_spec(pager_spec);
+  const PagerInfo& info = find_pager(spec.name);
+  Params params("pager " + spec.name, info.params());
+  params.set_list(spec.list);
+  MachineConfig config;
+  config.cpu = cpu;
+  config.virtualized = info.virtualized;
+  return run_scenario(
+      scenario, config, [&](Machine& machine) { return info.make(machine, params); }, pager_spec);
 }
 
 // --- checking ------------------------------------------------------------------------------------

@@ -69,6 +69,8 @@ struct Scenario {
 /// Throws InputError that names the file and the step and op, or the field, at fault.
 Scenario load_scenario(const std::filesystem::path& file);
 Scenario parse_scenario(std::string_view text, const std::string& file);
+/// The file of a scenario: a step a line. Reading it gives the same scenario.
+std::string scenario_json(const Scenario& scenario);
 
 /// What a step may expect: every counter (its change in the step) and gauge (its value at the end)
 /// of suite.csv that a machine without a guest kernel has.
@@ -94,6 +96,10 @@ u64 figure(const StepResult& step, std::string_view name);
 /// throws InputError naming it.
 ScenarioResult run_scenario(const Scenario& scenario, MachineConfig machine,
                             const Machine::MakePager& make_pager, const std::string& pager_spec);
+
+/// The same under the pager of a SPEC, on a CPU model. Throws InputError: an unknown name or key.
+ScenarioResult run_scenario(const Scenario& scenario, const std::string& pager_spec,
+                            const std::string& cpu);
 
 struct ScenarioCheck {
   u64 passed = 0;

@@ -359,6 +359,89 @@ Scenario parse_scenario(std::string_view text, const std::string& file) {
   return s;
 }
 
+// --- writing -------------------------------------------------------------------------------------
+
+namespace {
+
+using OrderedJson = nlohmann::ordered_json;
+
+OrderedJson op_json(const ScenarioOp& op) {
+  const OpForm& form = *std::find_if(kForms.begin(), kForms.end(), [&](const OpForm& f) {
+    return f.kind == op.kind && (op.kind != ScenarioOp::Kind::Access || f.access == op.access);
+  });
+  OrderedJson j = OrderedJson::array({form.name});
+  for (const char operand : form.operands) {
+    if (operand == 'v') j.push_back(op.vcpu);
+    if (operand == 'a' || operand == 'g') j.push_back(op.address);
+    if (operand == 'n' || operand == 's') j.push_back(op.value);
+    if (operand == 't') j.push_back(static_cast<unsigned>(op.type));
+    if (operand == 'p') j.push_back(op.pcid);
+  }
+  OrderedJson due;
+  if (op.announced.fault) {
+    due["fault"] = *op.announced.fault == GuestFault::Kind::PageFault ? "pf" : "gp";
+  }
+  if (op.announced.error_code) due["error_code"] = *op.announced.error_code;
+  if (op.announced.value) due["value"] = *op.announced.value;
+  if (!due.empty()) j.push_back(due);
+  return j;
+}
+
+OrderedJson step_json(const ScenarioStep& step) {
+  OrderedJson j{{"label", step.label}, {"ops", OrderedJson::array()}};
+  for (const ScenarioOp& op : step.ops) j["ops"].push_back(op_json(op));
+  OrderedJson expect = OrderedJson::object();
+  for (const auto& [name, value] : step.expect) expect[name] = value;
+  if (!expect.empty()) j["expect"] = expect;
+  return j;
+}
+
+OrderedJson controls_json(const Controls& c) {
+  OrderedJson j = OrderedJson::object();
+  const Controls usual;
+  const auto put = [&](const char* name, bool is, bool by_default) {
+    if (is != by_default) j[name] = is;
+  };
+  put("cr0_wp", c.wp, usual.wp);
+  put("cr4_pcide", c.pcide, usual.pcide);
+  put("cr4_pge", c.pge, usual.pge);
+  put("cr4_smep", c.smep, usual.smep);
+  put("cr4_smap", c.smap, usual.smap);
+  put("efer_nxe", c.nxe, usual.nxe);
+  put("la57", c.levels == 5, usual.levels == 5);
+  put("ac", c.ac, usual.ac);
+  return j;
+}
+
+}  // namespace
+
+std::string scenario_json(const Scenario& s) {
+  const Scenario usual;
+  OrderedJson j{{"name", s.name}, {"source", s.source}, {"vcpus", s.vcpus}, {"cr3", s.cr3}};
+  if (s.memory_bytes != usual.memory_bytes) j["memory_bytes"] = s.memory_bytes;
+  constexpr std::array kBackings = {"4k", "2m", "1g"};
+  if (s.backing != usual.backing) j["backing"] = kBackings[static_cast<unsigned>(s.backing)];
+  if (s.pager != usual.pager) j["pager"] = s.pager;
+  if (const OrderedJson c = controls_json(s.controls); !c.empty()) j["controls"] = c;
+  j["memory"] = OrderedJson::array();
+  for (const Scenario::Words& w : s.memory) {
+    j["memory"].push_back({w.gpa, w.value, w.count, static_cast<std::int64_t>(w.step)});
+  }
+  std::vector<std::string> steps;
+  for (const ScenarioStep& step : s.steps) steps.push_back(step_json(step).dump());
+  std::string text = "{\n";
+  for (const auto& [key, value] : j.items()) {
+    text += fmt::format(" {}: {},\n", Json(key).dump(), value.dump());
+  }
+  text += fmt::format(" \"steps\": [\n  {}\n ]", fmt::join(steps, ",\n  "));
+  if (!s.final_memory.empty()) {
+    OrderedJson words = OrderedJson::array();
+    for (const auto& [gpa, value] : s.final_memory) words.push_back({gpa, value});
+    text += ",\n \"final_memory\": " + words.dump();
+  }
+  return text + "\n}\n";
+}
+
 Scenario load_scenario(const std::filesystem::path& file) {
   return parse_scenario(read_file(file, kMaxFileBytes), file.string());
 }

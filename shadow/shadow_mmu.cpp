@@ -1,8 +1,8 @@
 #include "shadow/shadow_mmu.h"
 
 #include <algorithm>
-#include <map>
-#include <set>
+#include <bit>
+#include <unordered_map>
 
 #include "core/x86_hardware.h"
 
@@ -217,48 +217,71 @@ u64 ShadowMmu::harvest_dirty() {
 
 namespace {
 
-using PageSet = std::set<const ShadowPage*>;
-
-/// Adds the page and all that can be reached from it.
-void add_reachable(const ShadowPage& page, PageSet& reached) {
-  if (!reached.insert(&page).second || page.role.level == 1) return;
-  for (unsigned i = 0; i < kEntriesPerTable; ++i) {
-    const u64 e = page.entry(i);
-    if ((e & x86::kPresent) && !page.is_leaf(e)) add_reachable(page.notes[i].child(), reached);
+/// Which of some roots reach each shadow page: one bit a root. Tables are strictly by level, so one
+/// pass from the top down finds all, each page asking those that point to it.
+class Reach {
+ public:
+  Reach(const ShadowCache& cache, std::span<const Gpa> roots) : words_((roots.size() + 63) / 64) {
+    for (const ShadowPage& p : cache.by_age()) index_.emplace(&p, index_.size());
+    bits_.resize(index_.size() * words_);
+    for (std::size_t r = 0; r < roots.size(); ++r) {
+      for (const ShadowPage* p : cache.shadows_of(roots[r].frame())) {
+        const bool is_root = p->role.level >= 4 && p->role.access == kAllAccess;
+        if (is_root) bits_of(*p)[r / 64] |= u64{1} << (r % 64);
+      }
+    }
+    for (unsigned level = kMaxLevels; level > 0; --level) {
+      for (const ShadowPage& p : cache.by_age()) {
+        if (p.role.level == level) ask_parents(p);
+      }
+    }
   }
-}
+
+  /// Calls visit(r) for every root number that reaches the page; their number.
+  template <class Visit>
+  u64 each(const ShadowPage& page, Visit&& visit) {
+    u64 count = 0;
+    const u64* words = bits_of(page);
+    for (std::size_t w = 0; w < words_; ++w) {
+      for (u64 rest = words[w]; rest != 0; rest &= rest - 1) {
+        visit(64 * w + static_cast<std::size_t>(std::countr_zero(rest)));
+        ++count;
+      }
+    }
+    return count;
+  }
+
+ private:
+  u64* bits_of(const ShadowPage& page) { return bits_.data() + index_.at(&page) * words_; }
+  void ask_parents(const ShadowPage& page) {
+    u64* own = bits_of(page);
+    for (const EntryNote& from : page.parents) {
+      const u64* above = bits_of(from.page());
+      for (std::size_t w = 0; w < words_; ++w) own[w] |= above[w];
+    }
+  }
+
+  std::size_t words_;
+  std::unordered_map<const ShadowPage*, std::size_t> index_;
+  std::vector<u64> bits_;
+};
 
 }  // namespace
 
 TableUse ShadowMmu::table_use(std::span<const Gpa> roots) const {
-  const auto add = [](TableUse::Share& share, const ShadowPage& p) {
-    ++share.pages;
-    share.bytes += ShadowTables::page_cost(p);
-  };
-  std::vector<PageSet> reached(roots.size());
-  std::map<const ShadowPage*, u32> reachers;
-  for (std::size_t r = 0; r < roots.size(); ++r) {
-    for (const ShadowPage* p : tables_.cache().shadows_of(roots[r].frame())) {
-      if (p->role.level >= 4 && p->role.access == kAllAccess) add_reachable(*p, reached[r]);
-    }
-    for (const ShadowPage* p : reached[r]) ++reachers[p];
-  }
   TableUse use;
   use.by_root.resize(roots.size());
   use.shared_pages.resize(roots.size());
-  for (std::size_t r = 0; r < roots.size(); ++r) {
-    for (const ShadowPage* p : reached[r]) {
-      if (reachers[p] == 1) {
-        add(use.by_root[r], *p);
-      } else {
-        ++use.shared_pages[r];
-      }
-    }
-  }
+  Reach reach(tables_.cache(), roots);
   for (const ShadowPage& p : tables_.cache().by_age()) {
-    const auto found = reachers.find(&p);
-    if (found == reachers.end()) add(use.orphaned, p);
-    if (found != reachers.end() && found->second > 1) add(use.shared, p);
+    std::size_t last = 0;
+    const u64 reached_by = reach.each(p, [&](std::size_t r) { last = r; });
+    TableUse::Share& share = reached_by == 0   ? use.orphaned
+                             : reached_by == 1 ? use.by_root[last]
+                                               : use.shared;
+    ++share.pages;
+    share.bytes += ShadowTables::page_cost(p);
+    if (reached_by > 1) reach.each(p, [&](std::size_t r) { ++use.shared_pages[r]; });
   }
   return use;
 }

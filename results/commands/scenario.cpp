@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
-#include "results/catalog.h"
 #include "results/commands/commands.h"
 
 namespace mmuscope {
@@ -32,19 +31,6 @@ constexpr CommandHelp kHelp = {
     "  mmuscope scenario tests/scenarios/cold_walk.json --pager nested:format=npt --csv -\n",
     format_help};
 
-ScenarioResult run_under(const Scenario& scenario, const std::string& pager_spec,
-                         const std::string& cpu) {
-  const Spec spec = parse_spec(pager_spec);
-  const PagerInfo& info = find_pager(spec.name);
-  Params params("pager " + spec.name, info.params());
-  params.set_list(spec.list);
-  MachineConfig config;
-  config.cpu = cpu;
-  config.virtualized = info.virtualized;
-  return run_scenario(
-      scenario, config, [&](Machine& machine) { return info.make(machine, params); }, pager_spec);
-}
-
 }  // namespace
 
 int scenario_command(const Args& args) {
@@ -63,7 +49,7 @@ int scenario_command(const Args& args) {
   for (const std::string& file : files) {
     const Scenario scenario = load_scenario(file);
     const ScenarioResult result =
-        run_under(scenario, line.has("pager") ? line.text("pager") : scenario.pager, cpu);
+        run_scenario(scenario, line.has("pager") ? line.text("pager") : scenario.pager, cpu);
     for (const CsvRow& row : scenario_csv_rows(scenario, result)) csv += csv_line(row);
     if (line.has("check")) {
       const ScenarioCheck check = check_scenario(scenario, result);

@@ -100,6 +100,44 @@ constexpr std::array<std::string_view, 1> kMigration = {
     "set = vpid=off\n",
 };
 
+/// What tables cost in memory as processes multiply.
+constexpr std::array<std::string_view, 1> kMemory = {
+    "workload = fork:operations=2,resident=256k,processes=1\n"
+    "workload = fork:operations=2,resident=256k,processes=4\n"
+    "workload = fork:operations=2,resident=256k,processes=16\n"
+    "workload = fork:operations=2,resident=256k,processes=64\n"
+    "workload = fork:operations=2,resident=256k,processes=256\n"
+    "workload = database:bytes=4m,accesses=20000,processes=1\n"
+    "workload = database:bytes=4m,accesses=20000,processes=4\n"
+    "workload = database:bytes=4m,accesses=20000,processes=16\n"
+    "workload = database:bytes=4m,accesses=20000,processes=64\n"
+    "workload = database:bytes=4m,accesses=20000,processes=256\n"
+    "pager = shadow\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "set = backing=4k\n"
+    "set = backing=2m\n",
+};
+
+/// What each decision of KVM's shadow pager is worth: one turned off at a time, and Xen's set.
+constexpr std::array<std::string_view, 1> kOptions = {
+    "workload = touch:bytes=8m\n"
+    "workload = churn:bytes=16m\n"
+    "workload = fork:operations=50\n"
+    "workload = ptemod:op=protect,operations=20000\n"
+    "workload = switch:slices=1000\n"
+    "workload = database:bytes=16m,accesses=500000\n"
+    "workload = trace:file=workloads/trace/recorded/shell-pipeline.mmt\n"
+    "pager = shadow-unsync\n"
+    "pager = shadow-unsync:unsync=off\n"
+    "pager = shadow-unsync:prefetch=off\n"
+    "pager = shadow-unsync:flood=0\n"
+    "pager = shadow-unsync:roots=0\n"
+    "pager = shadow-unsync:rmap-limit=0\n"
+    "pager = shadow-unsync:policy=xen\n"
+    "pager = shadow\n",
+};
+
 constexpr std::array kNamed = {
     NamedSuite{"default",
                "every workload and the recorded trace under every pager, with 4K and 2M backing; "
@@ -117,6 +155,15 @@ constexpr std::array kNamed = {
         "dirty-page harvests under shadow paging, write protection and the page-modification "
         "log",
         kMigration},
+    NamedSuite{
+        "memory",
+        "bytes of tables for 1 to 256 processes under each virtualizing pager, with 4K and 2M "
+        "backing",
+        kMemory},
+    NamedSuite{"options",
+               "the shadow pager that works as KVM's does, with one of its optimisations off at a "
+               "time, beside Xen's set and the plain pager",
+               kOptions},
 };
 
 }  // namespace

@@ -67,6 +67,7 @@ struct Metric {
 
 std::string show_count(double value) { return thousands(static_cast<u64>(value + 0.5)); }
 std::string show_kib(double value) { return thousands(static_cast<u64>(value / 1024 + 0.5)); }
+std::string show_millions(double value) { return fmt::format("{:.1f}", value / 1e6); }
 std::string show_ratio(double value) { return fmt::format("{:.2f}", value); }
 
 /// What is asked of a suite; each is a table of its own.
@@ -77,9 +78,9 @@ struct Question {
 constexpr std::array<Question, 3> kQuestions = {{
     {"VM exits, and modelled time over native",
      {{{"exits", "exits", show_count}, {"slowdown", "slowdown_vs_native", show_ratio}}}},
-    {"Memory of the pager at its peak, and the private part of it per process, in KiB",
-     {{{"pager", "pager_bytes_peak", show_kib},
-       {"process, mean", "pager_bytes_per_process_mean", show_kib}}}},
+    {"Memory of the pager at its peak, and what is private to a process, the mean",
+     {{{"pager KiB", "pager_bytes_peak", show_kib},
+       {"KiB/process", "pager_bytes_per_process_mean", show_kib}}}},
     {"Synchronisation: interrupts between CPUs, and times the MMU lock was taken",
      {{{"IPIs", "ipis", show_count}, {"locks", "lock_acquisitions", show_count}}}},
 }};
@@ -89,25 +90,25 @@ std::string pager_of(const CellText& cell) {
   return cell.suite[suite_column("pager")] + (params.empty() ? "" : ":" + params);
 }
 
-/// Pagers by the shortest name that tells them apart, in order of appearance.
-std::vector<std::pair<std::string, std::string>> short_pager_names(
-    const std::vector<CellText>& cells) {
-  std::vector<std::pair<std::string, std::string>> names;
-  std::map<std::string, unsigned> uses;
+using PagerNames = std::vector<std::pair<std::string, std::string>>;
+
+/// Pagers in order of appearance, with a name for people: the keys at their defaults are left out.
+PagerNames pager_names(const std::vector<CellText>& cells) {
+  PagerNames names;
   for (const CellText& cell : cells) {
     const std::string full = pager_of(cell);
-    if (std::none_of(names.begin(), names.end(), [&](auto& n) { return n.first == full; })) {
-      names.emplace_back(full, cell.suite[suite_column("pager")]);
-      ++uses[names.back().second];
+    if (std::any_of(names.begin(), names.end(), [&](auto& n) { return n.first == full; })) continue;
+    const PagerInfo& info = find_pager(cell.suite[suite_column("pager")]);
+    const Settings defaults = settings(Params("", info.params()).canonical());
+    std::string name(info.name);
+    for (const auto& s : settings(cell.suite[suite_column("pager_params")])) {
+      if (std::find(defaults.begin(), defaults.end(), s) != defaults.end()) continue;
+      name += fmt::format("{}{}={}", name == info.name ? ':' : ',', s.first, s.second);
     }
-  }
-  for (auto& [full, name] : names) {
-    if (uses[name] > 1) name = full;
+    names.emplace_back(full, name);
   }
   return names;
 }
-
-using PagerNames = std::vector<std::pair<std::string, std::string>>;
 
 /// Puts the cell's figures into the columns of its pager.
 void add_figures(CsvRow& row, const CellText& cell, const Question& question,
@@ -174,17 +175,59 @@ std::vector<CsvRow> answer(const Question& question, const std::vector<CellText>
   return without_trivial(titles, names, std::move(rows));
 }
 
-}  // namespace
+/// With many pagers: a line for each of them below each workload, all figures side by side.
+std::string by_pager(const std::vector<CellText>& cells, const Labels& labels,
+                     const PagerNames& pagers) {
+  std::vector<Metric> metrics;
+  for (const Question& q : kQuestions) {
+    metrics.insert(metrics.end(), q.metrics.begin(), q.metrics.end());
+  }
+  metrics.push_back({"million cycles", "cycles_total", show_millions});
+  // A figure that no experiment has is left out.
+  const auto nowhere = [&](const Metric& m) {
+    return std::all_of(cells.begin(), cells.end(), [&](const CellText& cell) {
+      return tells_nothing(cell.suite[suite_column(m.column)]);
+    });
+  };
+  metrics.erase(std::remove_if(metrics.begin(), metrics.end(), nowhere), metrics.end());
 
-std::string suite_summary(const std::vector<CellText>& cells) {
-  const Labels labels(cells);
-  const PagerNames pagers = short_pager_names(cells);
+  std::vector<CsvRow> rows = {{""}};
+  for (const Metric& m : metrics) rows[0].emplace_back(m.title);
+  std::string last;
+  for (const CellText& cell : cells) {
+    const std::string label = labels.of(cell);
+    if (label != last) rows.push_back({label});
+    last = label;
+    const auto is_it = [&](const auto& n) { return n.first == pager_of(cell); };
+    CsvRow& row = rows.emplace_back();
+    row.push_back("  " + std::find_if(pagers.begin(), pagers.end(), is_it)->second);
+    for (const Metric& m : metrics) {
+      const std::string& value = cell.suite[suite_column(m.column)];
+      row.push_back(value.empty() ? "" : m.show(std::strtod(value.c_str(), nullptr)));
+    }
+  }
+  return aligned(rows, 1);
+}
+
+std::string by_question(const std::vector<CellText>& cells, const Labels& labels,
+                        const PagerNames& pagers) {
   std::string text;
   for (const Question& question : kQuestions) {
     const std::vector<CsvRow> rows = answer(question, cells, labels, pagers);
     if (rows.empty()) continue;
     text += fmt::format("{}{}\n\n{}", text.empty() ? "" : "\n", question.title, aligned(rows, 1));
   }
+  return text;
+}
+
+}  // namespace
+
+std::string suite_summary(const std::vector<CellText>& cells) {
+  constexpr std::size_t kSideBySide = 4;
+  const Labels labels(cells);
+  const PagerNames pagers = pager_names(cells);
+  std::string text = pagers.size() <= kSideBySide ? by_question(cells, labels, pagers)
+                                                  : by_pager(cells, labels, pagers);
   for (const CellText& cell : cells) {
     const std::string& status = cell.suite[suite_column("status")];
     if (status != "ok") {

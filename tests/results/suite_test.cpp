@@ -4,11 +4,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <set>
 
 #include "core/error.h"
 #include "results/suite/engine.h"
+#include "results/suite/summary.h"
 
 using namespace mmuscope;
 namespace fs = std::filesystem;
@@ -149,6 +151,25 @@ TEST_CASE("suite: the named ones are valid and have no experiment twice") {
   }
   CHECK(workloads.size() == workload_catalog().size());
   CHECK(pagers.size() == pager_catalog().size());
+}
+
+TEST_CASE("suite: the summary shows each experiment once, side by side or below each other") {
+  const Folder folder("summary");
+  const Suite few = parse_suite(kSmall, "small.suite");
+  const std::string side_by_side = suite_summary(run_suite(few, options(folder.path, 2)).cells);
+  CHECK(side_by_side.find("VM exits") != std::string::npos);
+  CHECK(side_by_side.find("Synchronisation") != std::string::npos);
+  // Native has no exits and is its own base: neither column is there.
+  CHECK(side_by_side.substr(0, side_by_side.find("Memory")).find("native ") == std::string::npos);
+
+  const Suite many = parse_suite(
+      "workload = churn:bytes=64k,block=16k\npager = native\npager = shadow\npager = nested\n"
+      "pager = nested:page=4k\npager = nested:page=2m,ad=off\n",
+      "many.suite");
+  const std::string below = suite_summary(run_suite(many, options(folder.path, 2)).cells);
+  CHECK(below.find("\n  nested:page=2m,ad=off ") != std::string::npos);
+  CHECK(below.find("\n  nested:page=4k ") != std::string::npos);
+  CHECK(std::count(below.begin(), below.end(), '\n') == 1 + 1 + 5);
 }
 
 TEST_CASE("engine: the same bytes whatever the number of jobs, and again") {

@@ -139,11 +139,14 @@ TEST_CASE("unsync: a table that is linked again is brought up to date, and stays
   UnsyncRig rig;
   const Gpa e = rig.warm();
   rig.edit(e, UnsyncRig::page(4).raw() | kPage);
+  rig.edit(e + 8, UnsyncRig::page(5).raw() | kPage);
   const Gpa pde = rig.entry(kVa, 2);
   const u64 value = rig.machine.host_read(pde);
-  // Not present to present needs no flush by the guest.
+  // Not present to present needs no flush by the guest. The first access faults and fills its own
+  // entry, the second finds what was there.
   rig.edit(pde + 8, value);
   CHECK(rig.vcpu().load(kVa + k2M) == 4);
+  CHECK(rig.vcpu().load(kVa + k2M + kPageBytes) == 5);
   CHECK(rig.gauges().mmu_unsync == 1);
   CHECK(rig.during([&] { rig.edit(e, 0); })[Event::ExitPageFault] == 0);
 }
@@ -290,19 +293,18 @@ TEST_CASE("unsync: a vCPU with CR0.WP does not get the pages lent to one without
   }
 }
 
-TEST_CASE(
-    "unsync: no root survives a change of the controls that it was made under that it was made "
-    "under") {
+TEST_CASE("unsync: no root survives a change of the controls that it was made under") {
   UnsyncRig rig;
   const Gpa other = rig.new_space();
-  rig.tables.map(rig.root, kVa + 40 * kPageBytes, kData, kPage | x86::kNoExec);
-  rig.warm();
+  const Gva va = kVa + 40 * kPageBytes;
+  rig.tables.map(rig.root, va, kData, kPage | x86::kNoExec);
+  rig.vcpu().load(va);
   rig.vcpu().write_cr3(other.raw());
   Controls c = rig.vcpu().controls();
-  c.nxe = false;
+  c.nxe = false;  // bit 63 is reserved from now on
   rig.vcpu().write_controls(c);
   rig.vcpu().write_cr3(rig.root.raw());
-  CHECK_FALSE(rig.vcpu().try_access(kVa + 40 * kPageBytes, AccessKind::Read).done);
+  CHECK_FALSE(rig.vcpu().try_access(va, AccessKind::Read).done);
 }
 
 TEST_CASE("unsync: the dirty log sees first writes, each round anew") {
@@ -325,6 +327,18 @@ TEST_CASE("unsync: the dirty log sees first writes, each round anew") {
   rig.vcpu().store<u64>(kVa, 1);
   rig.vcpu().store<u64>(kVa, 1);
   CHECK(rig.during([&] { rig.vcpu().store<u64>(kVa, 1); })[Event::ExitPageFault] == 0);
+}
+
+TEST_CASE("unsync: the dirty log sees tables in which the hypervisor set A or D for the guest") {
+  UnsyncRig rig("", 1, kUser);
+  rig.load(0);
+  rig.machine.pager().log_dirty(true);
+  rig.load(0);
+  CHECK(rig.machine.pager().harvest_dirty() == 0);
+  rig.load(1);
+  CHECK(rig.machine.pager().harvest_dirty() == 1);  // A in the leaf table
+  rig.vcpu().store<u64>(kVa, 1);
+  CHECK(rig.machine.pager().harvest_dirty() == 2);  // D there, and the page
 }
 
 TEST_CASE("unsync: a lower limit takes effect at once, oldest pages first") {
@@ -426,6 +440,20 @@ TEST_CASE("unsync: trapped and propagated, a leaf table's write makes its new en
   });
   CHECK(d[Event::PfEmulate] == 1);
   CHECK(d[Event::PfTaken] == 1);
+}
+
+TEST_CASE("unsync: a shadow is filled by the controls of its role, whoever writes") {
+  UnsyncRig rig("unsync=off,propagate=on", 2);
+  Controls c = rig.vcpu(0).controls();
+  c.nxe = false;
+  rig.vcpu(0).write_controls(c);
+  const Gpa e = rig.entry(kVa);
+  rig.load(0, 0);
+  rig.load(0, 1);
+  const u64 no_exec = UnsyncRig::page(0).raw() | kPage | x86::kNoExec;
+  rig.vcpu(1).store(rig.kDirect + e.raw(), no_exec);
+  CHECK(rig.vcpu(1).try_access(kVa, AccessKind::Read).done);
+  CHECK_FALSE(rig.vcpu(0).try_access(kVa, AccessKind::Read).done);  // a reserved bit there
 }
 
 TEST_CASE("unsync: forward prefetch fills the next entries to the end of the table") {

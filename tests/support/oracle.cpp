@@ -34,6 +34,10 @@ std::string describe(const Reference& r) {
   return {};
 }
 
+bool same_outcome(const Reference& a, const Reference& b) {
+  return a.end == b.end && a.error_code == b.error_code && a.gpa == b.gpa;
+}
+
 constexpr u64 kZeroPage[kEntriesPerTable] = {};
 
 /// Guest frames that have memory of their own, and where it is: what has never been written is not
@@ -133,6 +137,7 @@ Oracle::VcpuView& Oracle::view(Vcpu& vcpu) {
     v.known = true;
     v.cr3 = vcpu.cr3();
     v.controls = vcpu.controls();
+    v.pcid_flush[pcid(v)] = 0;
   }
   v.controls.ac = vcpu.controls().ac;  // STAC and CLAC tell nobody
   return v;
@@ -146,19 +151,29 @@ u64 Oracle::word(u64 gpa) const { return gpa / 8 < words_ ? memory_[gpa / 8] : ~
 
 // --- what is permitted ---------------------------------------------------------------------------
 
+namespace {
+
+template <class Times, class Key>
+u64 time_of(const Times& times, const Key& key) {
+  const auto it = times.find(key);
+  return it == times.end() ? 0 : it->second;
+}
+
+}  // namespace
+
+/// When the vCPU last flushed all that is not global of a PCID.
+u64 Oracle::flushed(const VcpuView& v, u32 tag) const {
+  return std::max({v.all_flush, v.nonglobal_flush, time_of(v.pcid_flush, tag)});
+}
+
 /// When the vCPU last flushed what could give this result.
 u64 Oracle::flushed(const VcpuView& v, u64 va, const Reference& r) const {
   const u32 tag = r.global ? kGlobals : pcid(v);
-  const auto at = [](const auto& times, const auto& key) {
-    const auto it = times.find(key);
-    return it == times.end() ? u64{0} : it->second;
-  };
-  u64 last = v.all_flush;
-  if (!r.global) last = std::max(last, at(v.pcid_flush, tag));
-  if (r.page_bytes == 0) return std::max(last, at(v.upper_flush, tag));
+  const u64 last = r.global ? v.all_flush : flushed(v, tag);
+  if (r.page_bytes == 0) return std::max(last, time_of(v.upper_flush, tag));
   // Of a large page every fragment goes with an INVLPG of any address in it.
-  return std::max(
-      last, at(v.page_flush, PageKey(tag, va / r.page_bytes * r.page_bytes | r.page_bytes >> 12)));
+  const u64 page = va / r.page_bytes * r.page_bytes | r.page_bytes >> 12;
+  return std::max(last, time_of(v.page_flush, PageKey(tag, page)));
 }
 
 /// A stale entry serves only if it could be cached, and still be so.
@@ -221,9 +236,7 @@ std::vector<Oracle::Candidate> Oracle::permitted(const VcpuView& v, u64 va, Acce
   collect(v, v.cr3, ~u64{0}, va, access, out);
   for (const OldRoot& old : v.old_roots) {
     // Of another PCID, or after a flush, only globals are left.
-    const auto flush = v.pcid_flush.find(old.pcid);
-    const bool kept = old.pcid == pcid(v) && old.until > v.all_flush &&
-                      (flush == v.pcid_flush.end() || old.until > flush->second);
+    const bool kept = old.pcid == pcid(v) && old.until > flushed(v, old.pcid);
     if (!kept && !(v.controls.pge && old.until > v.all_flush)) continue;
     std::vector<Candidate> more;
     collect(v, old.cr3, old.until, va, access, more);
@@ -276,7 +289,16 @@ void Oracle::allow_flags(const Seen& seen, const Candidate& c) {
 
 /// A and D: set where they must be, and nothing else changed, in the entries of this walk. Where
 /// other outcomes were permitted too, they may be set or not.
-void Oracle::check_flags(const Seen& seen, const Candidate& c, bool certain) {
+void Oracle::check_flags(const Seen& seen, const std::vector<Candidate>& candidates, u64 stored_at,
+                         u64 stored_bytes) {
+  for (const Candidate& c : candidates) {
+    if (!agrees(seen, c.result)) continue;
+    check_flags_of(seen, c, stored_at, stored_bytes, candidates.size() == 1);
+  }
+}
+
+void Oracle::check_flags_of(const Seen& seen, const Candidate& c, u64 stored_at, u64 stored_bytes,
+                            bool certain) {
   const Reference& r = c.result;
   for (std::size_t i = 0; i < r.entries.size(); ++i) {
     const u64 gpa = r.entries[i];
@@ -287,8 +309,8 @@ void Oracle::check_flags(const Seen& seen, const Candidate& c, bool certain) {
     const u64 before = memory_[gpa / 8];
     const u64 is = machine_.host_read(Gpa(gpa));
     // A store may have been to this very entry.
-    const bool stored_here = seen.done && seen.access.is_write() && r.gpa / 8 <= gpa / 8 &&
-                             gpa / 8 <= (r.gpa + seen.op.bytes - 1) / 8;
+    const bool stored_here = stored_at / 8 <= gpa / 8 && stored_bytes > 0 &&
+                             gpa / 8 <= (stored_at + stored_bytes - 1) / 8;
     memory_[gpa / 8] |= certain || stored_here ? flags : is & flags;
     if (!stored_here && is != memory_[gpa / 8]) {
       disagree(seen,
@@ -315,26 +337,28 @@ void Oracle::store_bytes(u64 gpa, const std::byte* from, u64 bytes) {
   std::memcpy(reinterpret_cast<std::byte*>(memory_) + gpa, from, bytes);
 }
 
-/// The value loaded, and what a store leaves in memory.
-void Oracle::check_data(VcpuView& v, const Seen& seen, u64 gpa) {
-  const std::byte* data = reinterpret_cast<const std::byte*>(memory_) + gpa;
-  const bool write = seen.access.is_write();
-  if (seen.op.string) {
-    // A copy tells its source first. Data that a fill or a copy writes is judged at the end.
-    if (!write) {
-      v.copy_from = gpa;
-      return;
-    }
-    const std::vector<std::byte> zeros(seen.op.bytes);
-    const std::byte* source = zeros.data();
-    if (v.copy_from != ~u64{0}) {
-      source = reinterpret_cast<const std::byte*>(memory_) + v.copy_from;
-    }
-    v.copy_from = ~u64{0};
-    const std::vector<std::byte> copied(source, source + seen.op.bytes);
-    store_bytes(gpa, copied.data(), copied.size());
+/// A fill with zeros, or one side of a copy. The data is judged at the end.
+void Oracle::check_string(VcpuView& v, const Seen& seen, const std::vector<Candidate>& candidates,
+                          u64 gpa) {
+  if (!seen.access.is_write()) {
+    v.copy_from = Source{seen, candidates, gpa};
     return;
   }
+  std::vector<std::byte> data(seen.op.bytes);
+  check_flags(seen, candidates, gpa, seen.op.bytes);
+  if (v.copy_from) {
+    check_flags(v.copy_from->seen, v.copy_from->candidates, gpa, seen.op.bytes);
+    const std::byte* source = reinterpret_cast<const std::byte*>(memory_) + v.copy_from->gpa;
+    data.assign(source, source + seen.op.bytes);
+    v.copy_from.reset();
+  }
+  store_bytes(gpa, data.data(), data.size());
+}
+
+/// The value loaded, and what a store leaves in memory.
+void Oracle::check_data(const Seen& seen, u64 gpa) {
+  const std::byte* data = reinterpret_cast<const std::byte*>(memory_) + gpa;
+  const bool write = seen.access.is_write();
   u64 expected = 0;
   std::memcpy(&expected, data, seen.op.bytes);
   if ((!write || seen.op.exchange) && seen.loaded != expected) {
@@ -365,7 +389,10 @@ void Oracle::on_access(Vcpu& vcpu, const Seen& seen) {
 
   const u64 va = seen.va.raw();
   const std::vector<Candidate> candidates = permitted(v, va, seen.access);
-  if (candidates.size() > 1) ++uncertain_;
+  const bool one_outcome =
+      std::all_of(candidates.begin(), candidates.end(),
+                  [&](const Candidate& c) { return same_outcome(c.result, candidates[0].result); });
+  if (!one_outcome) ++uncertain_;
   const Candidate* chosen = nullptr;  // rather one that needs no stale entry
   for (const Candidate& c : candidates) {
     if (agrees(seen, c.result) && (chosen == nullptr || c.all_current)) chosen = &c;
@@ -379,13 +406,10 @@ void Oracle::on_access(Vcpu& vcpu, const Seen& seen) {
                                               : "reached host address " + hex(seen.where.raw());
     disagree(seen, found, candidates);
   }
-  if (candidates.size() > 1) {
-    for (const Candidate& c : candidates) allow_flags(seen, c);
-  }
-  for (const Candidate& c : candidates) {
-    if (agrees(seen, c.result)) check_flags(seen, c, candidates.size() == 1);
-  }
-  if (seen.done && !seen.access.is_fetch()) check_data(v, seen, chosen->result.gpa);
+  const u64 gpa = chosen->result.gpa;
+  if (seen.done && seen.op.string) return check_string(v, seen, candidates, gpa);
+  check_flags(seen, candidates, gpa, seen.done && seen.access.is_write() ? seen.op.bytes : 0);
+  if (seen.done && !seen.access.is_fetch()) check_data(seen, gpa);
 }
 
 // --- flushes. SDM vol. 3, *Operations that Invalidate TLBs and Paging-Structure Caches*
@@ -399,7 +423,9 @@ void Oracle::on_cr3(Vcpu& vcpu, u64 value) {
   if (same != v.old_roots.end()) v.old_roots.erase(same);
   v.old_roots.push_back({v.cr3, pcid(v), now_});
   v.cr3 = value & ~(u64{1} << 63);
-  if (!v.controls.pcide || !(value >> 63)) v.pcid_flush[pcid(v)] = now_;
+  // Of a PCID never used before nothing can be cached.
+  const bool first = v.pcid_flush.count(pcid(v)) == 0;
+  if (!v.controls.pcide || !(value >> 63) || first) v.pcid_flush[pcid(v)] = now_;
 }
 
 void Oracle::on_controls(Vcpu& vcpu, const Controls& to) {
@@ -437,7 +463,7 @@ void Oracle::on_invpcid(Vcpu& vcpu, InvpcidType type, u32 pcid, Gva va) {
       v.all_flush = now_;
       break;
     case InvpcidType::AllNonGlobal:
-      for (u32 tag = 0; tag < 4096; ++tag) v.pcid_flush[tag] = now_;
+      v.nonglobal_flush = now_;
       break;
   }
 }

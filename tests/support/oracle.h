@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
@@ -76,21 +77,30 @@ class Oracle final : public AccessObserver {
     u32 pcid = 0;
     u64 until = 0;
   };
+  /// A copy tells its read once it is through: what the read left in the tables is judged with the
+  /// write, which may have been to them.
+  struct Source {
+    Seen seen;
+    std::vector<Candidate> candidates;
+    u64 gpa = 0;
+  };
   struct VcpuView {
     bool known = false;
     u64 cr3 = 0;
     Controls controls;
     std::vector<OldRoot> old_roots;     // CR3 values of the past
     u64 all_flush = 0;                  // times of the last flush: of everything,
-    std::map<u32, u64> pcid_flush;      // of a PCID but its globals,
+    u64 nonglobal_flush = 0;            // of all PCIDs but for globals,
+    std::map<u32, u64> pcid_flush;      // of a PCID but its globals (or its first use),
     std::map<u32, u64> upper_flush;     // of a PCID's paging-structure caches,
     std::map<PageKey, u64> page_flush;  // of one page of a PCID (kGlobals: of globals)
-    u64 copy_from = ~u64{0};            // source of the string copy under way
+    std::optional<Source> copy_from;    // of the string copy under way
   };
   static constexpr u32 kGlobals = ~u32{0};
 
   VcpuView& view(Vcpu& vcpu);
   u32 pcid(const VcpuView& v) const;
+  u64 flushed(const VcpuView& v, u32 tag) const;
   u64 flushed(const VcpuView& v, u64 va, const Reference& r) const;
   u64 word(u64 gpa) const;
   std::vector<Candidate> permitted(const VcpuView& v, u64 va, Access access);
@@ -99,8 +109,13 @@ class Oracle final : public AccessObserver {
                std::vector<Candidate>& out);
   bool agrees(const Seen& seen, const Reference& r) const;
   void allow_flags(const Seen& seen, const Candidate& c);
-  void check_flags(const Seen& seen, const Candidate& c, bool certain);
-  void check_data(VcpuView& v, const Seen& seen, u64 gpa);
+  void check_flags(const Seen& seen, const std::vector<Candidate>& candidates, u64 stored_at,
+                   u64 stored_bytes);
+  void check_flags_of(const Seen& seen, const Candidate& c, u64 stored_at, u64 stored_bytes,
+                      bool certain);
+  void check_string(VcpuView& v, const Seen& seen, const std::vector<Candidate>& candidates,
+                    u64 gpa);
+  void check_data(const Seen& seen, u64 gpa);
   void store_bytes(u64 gpa, const std::byte* from, u64 bytes);
   void flush_page(VcpuView& v, u32 pcid, u64 va);
   [[noreturn]] void disagree(const Seen& seen, const std::string& found,

@@ -70,14 +70,13 @@ ScriptGuest::ScriptGuest(Machine& machine, bool large_direct_map) : machine_(mac
       put(shared_pt() + 8 * page, data(kDataFrames - 1 - page) | kUser);
     }
     // The kernel half is the same tables in all processes.
-    const u64 half = entry(p, kDirectMap, 4);
-    if (p > 0) {
-      put(half, machine.host_read(Gpa(entry(0, kDirectMap, 4))));
-      continue;
-    }
-    kernel.map_range(Gpa(root(0)), Gva(kDirectMap), Gpa(0), kMemory, GuestTables::kSupRw,
-                     large_direct_map ? PageSize::k2M : PageSize::k4K);
   }
+  // The kernel half is the same tables in all processes, and global.
+  kernel.map_range(Gpa(root(0)), Gva(kDirectMap), Gpa(0), kMemory,
+                   GuestTables::kSupRw | x86::kGlobal,
+                   large_direct_map ? PageSize::k2M : PageSize::k4K);
+  const u64 half = machine.host_read(Gpa(entry(0, kDirectMap, 4))) | x86::kAccessed;
+  for (unsigned p = 0; p < kProcesses; ++p) put(entry(p, kDirectMap, 4), half);
   for (u64 i = 0; i < kDataFrames; ++i) put(data(i), 0x1000 * i);
   for (unsigned i = 0; i < machine.vcpu_count(); ++i) machine.vcpu(i).set_cr3(root(0));
 }
