@@ -291,6 +291,9 @@ void Oracle::allow_flags(const Seen& seen, const Candidate& c) {
 /// other outcomes were permitted too, they may be set or not.
 void Oracle::check_flags(const Seen& seen, const std::vector<Candidate>& candidates, u64 stored_at,
                          u64 stored_bytes) {
+  if (candidates.size() > 1) {
+    for (const Candidate& c : candidates) allow_flags(seen, c);
+  }
   for (const Candidate& c : candidates) {
     if (!agrees(seen, c.result)) continue;
     check_flags_of(seen, c, stored_at, stored_bytes, candidates.size() == 1);
