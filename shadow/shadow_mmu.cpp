@@ -105,6 +105,9 @@ bool ShadowMmu::intercepts(ExitReason reason) const {
 
 void ShadowMmu::start(Vcpu& vcpu) { enter(vcpu); }
 
+/// No exit, but the guest ran to get there.
+void ShadowMmu::controls_changed(Vcpu& vcpu) { enter(vcpu); }
+
 // --- hypervisor face -----------------------------------------------------------------------------
 
 Resume ShadowMmu::handle(Vcpu& vcpu, const VmExit& exit) {
@@ -112,6 +115,7 @@ Resume ShadowMmu::handle(Vcpu& vcpu, const VmExit& exit) {
   switch (exit.reason) {
     case ExitReason::PageFault:
       r = page_fault(vcpu, exit);
+      enter(vcpu);  // the guest runs on
       break;
     case ExitReason::Cr3:
       r = write_cr3(vcpu, exit.value);
@@ -141,7 +145,11 @@ void ShadowMmu::finish(Vcpu* v, Zapped& zapped) {
   if (!zapped.pages.empty()) zapped.owed.add();  // the tables themselves may still be walked
   flush_owed(v, zapped.owed);
   if (zapped.root) {
-    for (PerVcpu& s : vcpus_) s.roots_obsolete = true;
+    for (unsigned i = 0; i < vcpus_.size(); ++i) {
+      vcpus_[i].roots_obsolete = true;
+      // Kicked: it lets go of the root before it runs on, whatever its TLB could answer.
+      machine_.vcpu(i).flush_space();
+    }
     zapped.root = false;
   }
   tables_.release(zapped);

@@ -32,6 +32,7 @@ class ShadowMmu final : public Pager {
   bool intercepts(ExitReason reason) const override;
   Controls hardware_controls(const Controls& guest) const override;
   void start(Vcpu& vcpu) override;
+  void controls_changed(Vcpu& vcpu) override;
   Resume handle(Vcpu& vcpu, const VmExit& exit) override;
   Gauges gauges() const override;
   TableUse table_use(std::span<const Gpa> roots) const override;

@@ -189,6 +189,7 @@ Resume ShadowMmu::invpcid(Vcpu& v, const VmExit& exit) {
 }
 
 Resume ShadowMmu::write_controls(Vcpu& v, const Controls& to) {
+  enter(v);
   const Controls from = v.controls();
   v.set_controls(to);
   const bool role_changes = from.wp != to.wp || from.nxe != to.nxe || from.smep != to.smep ||

@@ -194,10 +194,11 @@ void ShadowTables::zap(ShadowPage& page, bool unsync_children, Zapped& zapped) {
     }
   }
   ++zapped.count;
-  for (unsigned i = 0; i < kEntriesPerTable; ++i) drop(page, i, zapped.owed);
+  Shootdown owed;
+  for (unsigned i = 0; i < kEntriesPerTable; ++i) drop(page, i, owed);
   while (!page.parents.empty()) {
     EntryNote& from = page.parents.front();
-    drop(from.page(), from.index(), zapped.owed);
+    drop(from.page(), from.index(), owed);
   }
   if (!page.invalid) {
     if (page.has_guest_table()) disclaim_table(page);
@@ -205,11 +206,13 @@ void ShadowTables::zap(ShadowPage& page, bool unsync_children, Zapped& zapped) {
   }
   if (page.unsync) clear_unsync(page);
   if (page.root_count == 0) {
+    zapped.owed.merge(std::move(owed));
     zapped.pages.push_back(page);
     --used_;
     if (needs_translations(page)) --translation_pages_;
   } else {
     zapped.root = true;
+    owed.settle();  // the vCPUs that hold it are made to let go of it, which flushes
   }
   page.invalid = true;
 }

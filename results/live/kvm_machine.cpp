@@ -280,9 +280,13 @@ void KvmMachine::enter(Cpu& cpu, unsigned index) {
   }
 }
 
-void KvmMachine::log_dirty(bool on) { set_slot(on ? KVM_MEM_LOG_DIRTY_PAGES : 0); }
+void KvmMachine::log_dirty(bool on) {
+  set_slot(on ? KVM_MEM_LOG_DIRTY_PAGES : 0);
+  logging_dirty_ = on;
+}
 
 u64 KvmMachine::harvest_dirty() {
+  if (!logging_dirty_) return 0;
   std::vector<u64> bits((memory_.size() / kPageBytes + 63) / 64);
   kvm_dirty_log log{};
   log.dirty_bitmap = bits.data();

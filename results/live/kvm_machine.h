@@ -97,7 +97,7 @@ class KvmMachine {
   /// Runs the stub to its end; `address` and `value` are its operands. Returns what it read.
   u64 run(unsigned vcpu, Stub stub, u64 address, u64 value);
   void log_dirty(bool on);
-  /// Pages written since the log was started or last harvested.
+  /// Pages written since the log was started or last harvested; 0 without a log.
   u64 harvest_dirty();
   void limit_shadow_pages(u64 pages);
 
@@ -121,6 +121,7 @@ class KvmMachine {
   Descriptor kvm_, vm_;
   Mapping& memory_;
   bool alignment_check_;
+  bool logging_dirty_ = false;
   std::vector<Cpu> cpus_;
   std::vector<KvmStats> vm_stats_;  // one
 };

@@ -22,10 +22,10 @@ constexpr u64 kFull = x86::kPresent | x86::kWrite | x86::kUser;
 /// sets A, which is no access of the guest.
 constexpr u64 kPath = kFull | x86::kAccessed;
 constexpr u64 kIdentityTable = 0x4000, kFirstTable = 0x20000;
-constexpr u64 kLowBytes = u64{2} << 20;  // reached through the identity mapping
 constexpr u64 kDataBegin = u64{16} << 20, kDataFrames = 64;
 constexpr u64 kLargeBegin = u64{32} << 20, kLargePages = 4;
-constexpr u64 kMinLimit = 64;  // KVM takes no lower one
+constexpr u64 kCr0 = 0x80010011, kWp = 0x10000;  // PG, WP, ET, PE
+constexpr u64 kMinLimit = 64;                    // KVM takes no lower one
 
 struct Table {
   u64 gpa = 0;
@@ -77,10 +77,10 @@ class Generator {
     u64 careful = 100;     ///< of a hundred edits, how many are flushed as they should be
     u64 upper_edits = 20;  ///< of a hundred edits
     /// Entries of roots change. With several vCPUs they do not: a hypervisor may give each vCPU a
-    /// copy of a shadow root, whose entries then cost each a fault (kvm_pvm does).
+    /// copy of a shadow root, whose entries then cost each a fault (under kvm_pvm they do).
     bool roots = false;
     bool shared = false, aliases = false, no_exec = false, large = false;
-    bool dirty_log = false, limit = false;
+    bool dirty_log = false, limit = false, cr0 = false;
   };
 
   bool percent(u64 n) { return random_.chance(n, 100); }
@@ -103,6 +103,7 @@ class Generator {
     style_.large = percent(40);
     style_.dirty_log = percent(25);
     style_.limit = percent(20);
+    style_.cr0 = percent(15);
     if (style_.limit) style_.tables = 8 + random_.below(16);
   }
 
@@ -228,6 +229,10 @@ class Generator {
       edit(vcpu);
     } else if (dice < 91) {
       load_cr3(vcpu);
+    } else if (style_.cr0 && percent(50)) {
+      // CR0.WP, of no effect on accesses at CPL 3, makes other shadow pages of the same tables.
+      const u64 value = percent(50) ? kCr0 : kCr0 & ~kWp;
+      step_.ops.push_back(op_of(ScenarioOp::Kind::Cr0, vcpu, 0, value));
     } else if (dice < 97) {
       invlpg(vcpu, any_address());
     } else {
@@ -331,7 +336,6 @@ class Generator {
     if (dice < 50 && old != 0) return changed_flags(old, may_change);
     if (dice < 55) return any(tables_).gpa | upper_flags();  // of whatever level
     if (t.level == 2 && style_.large && dice < 75) return large_entry();
-    if (t.level == 3 && style_.large && dice < 60) return leaf_flags() | x86::kLarge;
     const auto below = tables_of(t.level - 1);
     return below.empty() ? 0 : any(below).gpa | upper_flags();
   }

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "tests/agreement/random_script.h"
+#include "tests/support/random_script.h"
 #include "tests/support/oracle.h"
 #include "tests/support/setups.h"
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "core/random.h"
+#include "results/catalog.h"
 #include "shadow/audit.h"
 #include "tests/support/oracle.h"
 #include "tests/support/script.h"
@@ -200,6 +201,71 @@ void check_seeds(u64 first, u64 count, unsigned length) {
     return;
   }
   for (u64 seed = first; seed < first + count; ++seed) check_seed(seed, length);
+}
+
+/// Shows the oracle all that it sees, and audits the shadow tables now and then.
+class Auditor final : public AccessObserver {
+ public:
+  Auditor(Machine& machine, Oracle& oracle) : machine_(machine), oracle_(oracle) {
+    for (unsigned i = 0; i < machine.vcpu_count(); ++i) machine.vcpu(i).set_observer(this);
+  }
+  void on_access(Vcpu& vcpu, const Seen& seen) override {
+    oracle_.on_access(vcpu, seen);
+    if (++accesses_ % 64 == 0) audit();
+  }
+  void on_cr3(Vcpu& vcpu, u64 value) override { oracle_.on_cr3(vcpu, value); }
+  void on_controls(Vcpu& vcpu, const Controls& to) override { oracle_.on_controls(vcpu, to); }
+  void on_invlpg(Vcpu& vcpu, Gva va) override { oracle_.on_invlpg(vcpu, va); }
+  void on_invpcid(Vcpu& vcpu, InvpcidType type, u32 pcid, Gva va) override {
+    oracle_.on_invpcid(vcpu, type, pcid, va);
+  }
+  void audit() const {
+    const std::string wrong = audit_shadow(machine_);
+    if (!wrong.empty()) {
+      throw Disagreement("after access " + std::to_string(accesses_) + ": " + wrong);
+    }
+  }
+
+ private:
+  Machine& machine_;
+  Oracle& oracle_;
+  u64 accesses_ = 0;
+};
+
+void check_workload(const Setup& setup, const std::string& text, unsigned vcpus) {
+  INFO(text << " under " << setup.name());
+  const Spec spec = parse_spec(text);
+  const WorkloadInfo& info = find_workload(spec.name);
+  Params params("workload " + spec.name, info.params);
+  params.set_list(spec.list);
+  const std::unique_ptr<Workload> workload = info.make(params, 1);
+  MachineConfig config;
+  config.memory_bytes = workload->memory_bytes();
+  config.vcpus = vcpus;
+  const auto machine = make_machine(setup, config);
+  Oracle oracle(*machine);
+  Auditor auditor(*machine, oracle);
+  try {
+    workload->run(*machine, nullptr);
+    oracle.check_memory();
+    auditor.audit();
+    CHECK(oracle.checked() > 500);
+  } catch (const Disagreement& d) {
+    FAIL_CHECK(std::string(d.what()));
+  }
+}
+
+TEST_CASE("workloads agree with the reference under every policy, and pass the audit") {
+  for (const char* pager : kPagers) {
+    if (std::string(pager).find("limit=12") != std::string::npos) continue;
+    for (const PageSize backing : {PageSize::k4K, PageSize::k2M}) {
+      const Setup setup{pager, backing};
+      check_workload(setup, "fork:operations=2,resident=32k,writes=2,processes=2", 2);
+      check_workload(setup, "churn:bytes=128k,block=64k,processes=2", 1);
+      check_workload(setup, "ptemod:operations=100,op=protect,pages=16,read=on", 1);
+      check_workload(setup, "database:bytes=256k,accesses=1000,threads=2,slice=100", 2);
+    }
+  }
 }
 
 TEST_CASE("shadow paging agrees with the reference under every policy, and passes the audit") {

@@ -140,7 +140,8 @@ ScriptEnd run_script(const Setup& setup, const ScriptStart& start, const Script&
   oracle.begin();
   guest.run(script);
   oracle.check_memory();
-  return {oracle.digest(), oracle.memory_digest(), oracle.checked(), oracle.uncertain()};
+  return {oracle.digest(), oracle.memory_digest(), oracle.checked(), oracle.uncertain(),
+          machine->counters()};
 }
 
 }  // namespace mmuscope

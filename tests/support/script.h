@@ -76,6 +76,7 @@ struct ScriptEnd {
   u64 memory = 0;     ///< digest of its memory at the end
   u64 checked = 0;    ///< accesses
   u64 uncertain = 0;  ///< of those, for which the architecture permits several outcomes
+  Counters counters;
 };
 struct Setup;
 struct ScriptStart {

@@ -1,4 +1,4 @@
-#include "tests/agreement/random_script.h"
+#include "tests/support/random_script.h"
 
 #include <array>
 
