@@ -24,7 +24,7 @@ struct ParamInfo {
   std::string_view default_value;  ///< as it would be written
   std::string_view unit;           ///< "pages", "bytes", ...; empty if there is none
   std::string_view meaning;
-  double min = 0, max = 0;   ///< of Count, Bytes and Real; max 0: no upper bound
+  double min = 0, max = 0;  ///< of Count, Bytes and Real; max 0: no upper bound
   /// Of Choice: "a|b|c". Of other kinds: words that are valid besides; text() tells.
   std::string_view choices;
 };
