@@ -9,13 +9,14 @@
 #include <string>
 
 #include "results/columns.h"
+#include "tests/support/paths.h"
 #include "tests/support/random_script.h"
 #include "tests/support/setups.h"
 
 namespace mmuscope {
 namespace {
 
-const std::string kFile = MMUSCOPE_SOURCE_DIR "/tests/golden/counters.csv";
+const std::string kFile = source_dir() + "/tests/golden/counters.csv";
 
 struct GoldenWorkload {
   const char* spec;

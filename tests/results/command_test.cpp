@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "results/csv.h"
+#include "tests/support/paths.h"
 
 // These run the real program, build/mmuscope, as users do.
 
@@ -27,7 +28,7 @@ Ran shell(const std::string& script) {
       (fs::temp_directory_path() / fmt::format("mmuscope_command_{}", getpid())).string();
   const std::string command =
       fmt::format("(mmuscope='{}/mmuscope'; cd '{}' && {}) >'{}.out' 2>'{}.err' </dev/null",
-                  MMUSCOPE_BINARY_DIR, MMUSCOPE_SOURCE_DIR, script, base, base);
+                  build_dir(), source_dir(), script, base, base);
   const int raw = std::system(command.c_str());
   Ran ran;
   ran.status = WIFEXITED(raw) ? WEXITSTATUS(raw) : 128 + WTERMSIG(raw);

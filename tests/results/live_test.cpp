@@ -11,13 +11,14 @@
 
 #include "core/error.h"
 #include "results/live/random_scenario.h"
+#include "tests/support/paths.h"
 
 namespace mmuscope {
 namespace {
 
 std::vector<Scenario> recorded(const std::string& folder) {
   std::vector<std::filesystem::path> files;
-  const std::string truth = std::string(MMUSCOPE_SOURCE_DIR) + "/tests/truth/" + folder;
+  const std::string truth = source_dir() + "/tests/truth/" + folder;
   for (const auto& entry : std::filesystem::directory_iterator(truth)) {
     if (entry.path().extension() == ".json") files.push_back(entry.path());
   }

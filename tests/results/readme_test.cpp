@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/paths.h"
+
 namespace {
 
 constexpr const char* kReadmes[] = {"README.md", "shadow/README.md", "nested/README.md",
@@ -25,8 +27,8 @@ std::string read_file(const std::string& path) {
 
 /// Standard output of `build/mmuscope ARGUMENTS`, run in the project's root.
 std::string run_program(const std::string& arguments) {
-  const std::string command =
-      "cd '" MMUSCOPE_SOURCE_DIR "' && '" MMUSCOPE_BINARY_DIR "/mmuscope' " + arguments;
+  const std::string command = "cd '" + mmuscope::source_dir() + "' && '" + mmuscope::build_dir() +
+                              "/mmuscope' " + arguments;
   FILE* pipe = popen(command.c_str(), "r");
   REQUIRE(pipe != nullptr);
   std::string output;
@@ -58,7 +60,7 @@ TEST_CASE("readme: every console block is what its command prints") {
   int blocks = 0;
   for (const std::string name : kReadmes) {
     CAPTURE(name);
-    const std::string path = std::string(MMUSCOPE_SOURCE_DIR "/") + name;
+    const std::string path = mmuscope::source_dir() + "/" + name;
     const std::string text = read_file(path);
     REQUIRE(!text.empty());
     const std::string fresh = with_fresh_output(text, blocks);

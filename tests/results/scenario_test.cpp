@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "tests/support/paths.h"
 #include "tests/support/setups.h"
 
 namespace mmuscope {
@@ -13,8 +14,7 @@ namespace {
 
 std::vector<std::filesystem::path> files_of(const std::string& folder) {
   std::vector<std::filesystem::path> files;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(std::string(MMUSCOPE_SOURCE_DIR) + "/tests/" + folder)) {
+  for (const auto& entry : std::filesystem::directory_iterator(source_dir() + "/tests/" + folder)) {
     if (entry.path().extension() == ".json") files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());

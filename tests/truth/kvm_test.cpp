@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "results/scenario.h"
+#include "tests/support/paths.h"
 #include "tests/support/setups.h"
 
 using namespace mmuscope;
@@ -13,7 +14,7 @@ namespace {
 
 std::vector<std::filesystem::path> recorded() {
   std::vector<std::filesystem::path> files;
-  const auto folder = std::filesystem::path(MMUSCOPE_SOURCE_DIR) / "tests/truth/kvm";
+  const auto folder = std::filesystem::path(source_dir()) / "tests/truth/kvm";
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() == ".json") files.push_back(entry.path());
   }

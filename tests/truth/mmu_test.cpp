@@ -8,13 +8,13 @@
 
 #include "core/error.h"
 #include "results/cases.h"
+#include "tests/support/paths.h"
 
 using namespace mmuscope;
 
 namespace {
 
-const std::filesystem::path kRecorded =
-    std::filesystem::path(MMUSCOPE_SOURCE_DIR) / "tests/truth/mmu";
+const std::filesystem::path kRecorded = std::filesystem::path(source_dir()) / "tests/truth/mmu";
 
 /// A supervisor read through four levels to physical 0x5678; A is set in all of them.
 const std::string kCase =
@@ -34,8 +34,8 @@ struct ScratchFile {
   explicit ScratchFile(const std::string& text) { std::ofstream(path) << text; }
   ~ScratchFile() { std::filesystem::remove(path); }
   // The name is the process's own: ctest runs the cases of this file side by side.
-  std::filesystem::path path = std::filesystem::path(MMUSCOPE_BINARY_DIR) /
-                               ("mmu_test." + std::to_string(getpid()) + ".jsonl");
+  std::filesystem::path path =
+      std::filesystem::path(build_dir()) / ("mmu_test." + std::to_string(getpid()) + ".jsonl");
 };
 
 /// The message with which the text is refused as a case file; empty if it is not.

@@ -5,13 +5,15 @@
 #include <string>
 #include <string_view>
 
+#include "tests/support/paths.h"
+
 namespace mmuscope {
 
 /// A folder of one test case's files, empty at first and removed at the end.
 class TestFolder {
  public:
   explicit TestFolder(const std::string& name)
-      : path_(std::filesystem::path(MMUSCOPE_BINARY_DIR) / ("test-trace-" + name)) {
+      : path_(std::filesystem::path(build_dir()) / ("test-trace-" + name)) {
     std::filesystem::remove_all(path_);
     std::filesystem::create_directories(path_);
   }

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/native_pager.h"
+#include "tests/support/paths.h"
 #include "tests/workloads/test_folder.h"
 #include "tests/workloads/trace_files.h"
 #include "workloads/guest/vma.h"
@@ -236,7 +237,7 @@ TEST_CASE("replay: a trace that is damaged is refused before anything runs") {
 }
 
 const std::filesystem::path kShipped =
-    std::filesystem::path(MMUSCOPE_SOURCE_DIR) / "workloads/trace/recorded/shell-pipeline.mmt";
+    std::filesystem::path(source_dir()) / "workloads/trace/recorded/shell-pipeline.mmt";
 
 TEST_CASE("replay: the shipped trace holds what its README says") {
   const TraceSummary summary = trace_info(kShipped);
