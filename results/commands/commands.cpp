@@ -18,6 +18,8 @@ constexpr std::array kCommands = {
     Command{"cases", "single-access MMU cases: passed and failed", cases_command},
     Command{"live", "scenarios on this host's own KVM, its counters beside the emulator's",
             live_command},
+    Command{"host", "what this machine has for virtualizing memory, and which pager does the same",
+            host_command},
     Command{"trace", "recorded programs: import, info, dump", trace_command},
 };
 

@@ -55,7 +55,7 @@ std::string table(const Scenario& recorded, const ScenarioResult& result) {
 }
 
 struct Options {
-  LiveHost host;
+  Host host;
   std::string cpu, csv, record;
 };
 
@@ -193,7 +193,7 @@ int live_command(const Args& args) {
     throw InputError("either FILE... or --random; usage: mmuscope " + std::string(kHelp.usage));
   }
   if (line.has("record") && files.size() > 1) throw InputError("--record takes one FILE");
-  Options options{live_host(), line.text("cpu"), line.text("csv"), line.text("record")};
+  Options options{read_host(this_host()), line.text("cpu"), line.text("csv"), line.text("record")};
   if (line.has("pager")) options.host.pager = line.text("pager");
   LiveRunner runner(options.host);
   fmt::print(stderr, "{}\n", options.host.text());

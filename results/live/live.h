@@ -1,33 +1,20 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "results/live/host.h"
 #include "results/live/kvm_machine.h"
 #include "results/scenario.h"
 
 namespace mmuscope {
 
-/// What of this host decides how a scenario runs on its KVM, and which pager corresponds.
-struct LiveHost {
-  std::string kernel;  ///< "Linux 6.1.0"
-  bool tdp = false;    ///< EPT or NPT is in use
-  /// CPL 0 runs on the CPU. If not, KVM emulates it and fetches in software.
-  bool native_supervisor = false;
-  std::string pager;  ///< SPEC
-
-  std::string text() const;  ///< one line for people
-};
-LiveHost live_host();
-
-/// The counters that are compared, where the host has them: KVM's own names.
-std::vector<std::string_view> live_figures();
-
 /// Runs scenarios on the host's KVM, one after the other. Holds the guest's memory.
 class LiveRunner {
  public:
   /// Throws InputError that says why if the host's KVM cannot be used.
-  explicit LiveRunner(const LiveHost& host);
+  explicit LiveRunner(const Host& host);
 
   /// The scenario with what the kernel counted as `expect`, and the words of `final_memory` as they
   /// stood at its end. The fetch of the instruction with which a stub ends is an access like any
@@ -36,7 +23,7 @@ class LiveRunner {
   /// run live, RunError if a vCPU dies.
   Scenario record(const Scenario& scenario);
 
-  const LiveHost& host() const { return host_; }
+  const Host& host() const { return host_; }
   /// What was left out so far, a line each.
   const std::vector<std::string>& notes() const { return notes_; }
 
@@ -46,8 +33,9 @@ class LiveRunner {
   void lay_out(const Scenario& scenario);
   ScenarioStep record_step(KvmMachine& machine, const ScenarioStep& step, const std::string& where);
 
-  LiveHost host_;
-  std::vector<Mapping> memory_;  // at most one
+  Host host_;
+  std::vector<Mapping> memory_;            // at most one
+  std::vector<std::string_view> figures_;  // that are compared: KVM's own names
   std::vector<std::string> notes_;
 };
 

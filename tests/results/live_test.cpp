@@ -31,11 +31,11 @@ std::vector<Scenario> recorded(const std::string& folder) {
 /// A runner, if this host's KVM uses shadow paging as where the truth was recorded.
 std::optional<LiveRunner> shadow_runner() {
   try {
-    if (live_host().tdp) {
+    if (read_host(this_host()).tdp()) {
       MESSAGE("skipped: this host's KVM uses two-dimensional paging");
       return std::nullopt;
     }
-    return std::optional<LiveRunner>(std::in_place, live_host());
+    return std::optional<LiveRunner>(std::in_place, read_host(this_host()));
   } catch (const InputError& e) {
     MESSAGE("skipped: " << e.what());
     return std::nullopt;
