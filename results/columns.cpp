@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <cmath>
 
 namespace mmuscope {
 namespace {
@@ -327,7 +328,8 @@ std::string csv_field(const Value& value) {
   if (const u64* integer = std::get_if<u64>(&value)) return fmt::format("{}", *integer);
   if (const double* ratio = std::get_if<double>(&value)) {
     // Above 99,999 whole numbers have the six digits, and stay free of exponents.
-    return *ratio < 99'999.5 ? fmt::format("{:#.6g}", *ratio) : fmt::format("{:.0f}", *ratio);
+    return std::abs(*ratio) < 99'999.5 ? fmt::format("{:#.6g}", *ratio)
+                                       : fmt::format("{:.0f}", *ratio);
   }
   if (const std::string* text = std::get_if<std::string>(&value)) return *text;
   return "";

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/params.h"
 #include "results/commands/commands.h"
+#include "results/version.h"
 
 namespace mmuscope {
 namespace {
@@ -36,7 +37,7 @@ int dispatch(const Args& args) {
     return kDone;
   }
   if (args[0] == "--version") {
-    fmt::print("mmuscope {}\n", MMUSCOPE_VERSION);
+    fmt::print("mmuscope {} ({})\n", version(), build_description());
     return kDone;
   }
   std::vector<std::string_view> names;

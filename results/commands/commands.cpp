@@ -12,6 +12,7 @@ constexpr std::array kCommands = {
     Command{"run", "one experiment, its counts in a readable summary", run_command},
     Command{"compare", "the same guest under several pagers, side by side", compare_command},
     Command{"suite", "a matrix of experiments, as CSV files", suite_command},
+    Command{"merge", "the shards of a suite become one", merge_command},
     Command{"scenario",
             "machine-level scenarios: what each step counts, or whether it is as expected",
             scenario_command},

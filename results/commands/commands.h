@@ -24,6 +24,7 @@ int run_command(const Args& args);
 int compare_command(const Args& args);
 int list_command(const Args& args);
 int suite_command(const Args& args);
+int merge_command(const Args& args);
 int scenario_command(const Args& args);
 int cases_command(const Args& args);
 int live_command(const Args& args);

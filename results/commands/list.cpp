@@ -5,6 +5,7 @@
 #include "core/cpu_model.h"
 #include "core/error.h"
 #include "results/commands/commands.h"
+#include "results/suite/statistics.h"
 #include "results/suite/suite.h"
 #include "results/tables.h"
 
@@ -142,6 +143,10 @@ std::vector<CsvRow> column_rows() {
   add_columns(rows, "suite.csv", suite_columns());
   add_columns(rows, "processes.csv", process_columns());
   add_columns(rows, "vcpus.csv", vcpu_columns());
+  for (const SummaryColumn& c : summary_columns()) {
+    rows.push_back({"summary.csv", std::string(c.name), std::string(name_of(c.kind)),
+                    std::string(c.unit), std::string(c.meaning)});
+  }
   for (const ParamInfo& p : machine_params()) {
     rows.push_back(
         {"--set", std::string(p.name), "parameter", std::string(p.unit),

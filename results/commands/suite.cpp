@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <iterator>
 #include <thread>
 
 #include "core/error.h"
 #include "results/commands/commands.h"
 #include "results/suite/engine.h"
+#include "results/suite/manifest.h"
 #include "results/suite/summary.h"
 
 namespace mmuscope {
@@ -16,8 +18,9 @@ namespace {
 
 constexpr CommandHelp kHelp = {
     "suite FILE|NAME --out DIR [options]",
-    "Runs a matrix of experiments, writes suite.csv, processes.csv and vcpus.csv into DIR and\n"
-    "prints a table of them. Ctrl-C keeps every finished row; --resume goes on from there.\n"
+    "Runs a matrix of experiments, writes suite.csv, processes.csv, vcpus.csv (and summary.csv\n"
+    "where seeds are repeated) and manifest.json into DIR and prints a table of them. Ctrl-C keeps "
+    "every finished row; --resume goes on from there.\n"
     "A suite file has lines `key = value` with the keys name, workload, pager, cpu, set, vcpus "
     "and\n"
     "seed; workload, pager, cpu and set are repeated for alternatives, vcpus and seed take lists\n"
@@ -32,6 +35,13 @@ std::string title(const Experiment& e) {
                      pager_params, e.machine.canonical(), e.vcpus, e.seed);
 }
 
+std::string duration(double seconds) {
+  const auto whole = static_cast<u64>(seconds + 0.5);
+  if (whole < 60) return fmt::format("{} s", whole);
+  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
+  return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
+}
+
 /// Progress on standard error: on a terminal one line that changes, in a log a line for each.
 class Progress {
  public:
@@ -40,15 +50,14 @@ class Progress {
       fmt::print(stderr, "{} of {} experiments taken over\n", p.done, p.all);
       return;
     }
+    const std::string pace = pace_of(p);
     if (!terminal_) {
-      fmt::print(stderr, "{}/{} {}: {}\n", p.done, p.all, title(*p.experiment), p.status);
+      fmt::print(stderr, "{}/{} {}: {}; {}\n", p.done, p.all, title(*p.experiment), p.status, pace);
       return;
     }
     clear();
     if (p.status != "ok") fmt::print(stderr, "{}: {}\n", title(*p.experiment), p.status);
-    const auto seconds =
-        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - start_);
-    fmt::print(stderr, "{}/{} {} s  {:.60}", p.done, p.all, seconds.count(), title(*p.experiment));
+    fmt::print(stderr, "{}/{} cells, {}  {:.30}", p.done, p.all, pace, title(*p.experiment));
     std::fflush(stderr);
   }
   void clear() {
@@ -56,9 +65,27 @@ class Progress {
   }
 
  private:
+  /// Speed so far, and the time left if the cells that are left take as long as those done.
+  std::string pace_of(const SuiteProgress& p) const {
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    const auto done = static_cast<double>(p.done - p.taken_over);
+    return fmt::format("{:.1f} million accesses/s, {} left",
+                       static_cast<double>(p.accesses) / 1e6 / seconds,
+                       duration(seconds / done * static_cast<double>(p.all - p.done)));
+  }
+
   bool terminal_ = isatty(STDERR_FILENO) == 1;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
+
+/// The command as the manifest keeps it; --resume is no part of what is to be repeated.
+std::string repeated(const Args& args) {
+  Args words = {"mmuscope", "suite"};
+  std::copy_if(args.begin(), args.end(), std::back_inserter(words),
+               [](const std::string& word) { return word != "--resume"; });
+  return shell_command(words);
+}
 
 }  // namespace
 
@@ -68,6 +95,7 @@ int suite_command(const Args& args) {
   line.words("suite")
       .value("out", "", "folder for the CSV files, made if it is not there")
       .value("jobs", std::to_string(cores).c_str(), "experiments at a time, 1 to 1024")
+      .value("shard", "", "I/N: only the I-th of N parts of the suite; `mmuscope merge` joins them")
       .flag("resume", "take over the finished experiments that DIR holds");
   if (!line.parse(args)) return kDone;
   const std::vector<std::string> suites = line.texts("suite");
@@ -78,6 +106,8 @@ int suite_command(const Args& args) {
   options.out = line.required("out");
   options.jobs = static_cast<unsigned>(line.number("jobs", 1, 1024));
   options.resume = line.has("resume");
+  if (line.has("shard")) options.shard = parse_shard(line.text("shard"));
+  options.command = repeated(args);
   Progress progress;
   options.progress = std::ref(progress);
   const Suite suite = find_suite(suites[0]);
@@ -86,7 +116,7 @@ int suite_command(const Args& args) {
   progress.clear();
   if (outcome.interrupted) {
     fmt::print(stderr, "interrupted: {} of {} experiments are in {}; go on with --resume\n",
-               outcome.cells.size(), suite.cells.size(), options.out.string());
+               outcome.cells.size(), outcome.all, options.out.string());
     return kInterrupted;
   }
   fmt::print("{}", suite_summary(outcome.cells));

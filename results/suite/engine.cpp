@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <deque>
 #include <exception>
 #include <memory>
@@ -10,6 +11,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "results/suite/manifest.h"
 
 namespace mmuscope {
 namespace {
@@ -18,6 +20,7 @@ namespace {
 /// that are given up outlive the suite.
 struct Shared {
   std::vector<Experiment> experiments;
+  std::vector<u64> numbers;  // their cells' in the whole suite
   std::string suite;
   std::mutex mutex;
   std::condition_variable changed;
@@ -31,7 +34,7 @@ struct Shared {
 CellText run_cell(const Shared& shared, std::size_t index) {
   const Experiment& experiment = shared.experiments[index];
   const Result result = run_experiment(experiment);
-  return cell_text(make_suite_row(shared.suite, index + 1, experiment, result));
+  return cell_text(make_suite_row(shared.suite, shared.numbers[index], experiment, result));
 }
 
 void work(const std::shared_ptr<Shared>& shared) {
@@ -66,7 +69,7 @@ void take_over(Shared& shared, const Records& records) {
     const auto found = records.find(identity(shared.experiments[i]));
     if (found == records.end()) continue;
     CellText cell = found->second;
-    const std::string text = std::to_string(i + 1);
+    const std::string text = std::to_string(shared.numbers[i]);
     cell.suite[suite] = shared.suite;
     cell.suite[number] = text;
     for (CsvRow& row : cell.processes) row[0] = text;
@@ -81,8 +84,8 @@ void tell(const SuiteOptions& options, const SuiteProgress& progress) {
 
 /// Writes down what the workers finish until nothing is left or somebody stops it. Returns with the
 /// lock held.
-void watch(Shared& shared, std::unique_lock<std::mutex>& lock, Journal& journal, std::size_t done,
-           const SuiteOptions& options) {
+void watch(Shared& shared, std::unique_lock<std::mutex>& lock, Journal& journal,
+           SuiteProgress progress, const SuiteOptions& options) {
   // A signal handler can only set the flag, so it is looked at now and then.
   constexpr auto kGlance = std::chrono::milliseconds(50);
   while (true) {
@@ -90,10 +93,13 @@ void watch(Shared& shared, std::unique_lock<std::mutex>& lock, Journal& journal,
       const std::size_t index = shared.finished.front();
       const CellText& cell = *shared.cells[index];
       journal.add(cell);
-      tell(options, {++done, shared.cells.size(), &shared.experiments[index],
-                     cell.suite[suite_column("status")]});
+      ++progress.done;
+      progress.experiment = &shared.experiments[index];
+      progress.status = cell.suite[suite_column("status")];
+      progress.accesses += std::strtoull(cell.suite[suite_column("accesses")].c_str(), nullptr, 10);
+      tell(options, progress);
     }
-    if (done == shared.cells.size() || shared.failure) return;
+    if (progress.done == progress.all || shared.failure) return;
     if (options.stop != nullptr && options.stop->load()) {
       shared.stopping = true;
       return;
@@ -102,38 +108,53 @@ void watch(Shared& shared, std::unique_lock<std::mutex>& lock, Journal& journal,
   }
 }
 
+/// The part of the suite that is run, with what is taken over.
+std::shared_ptr<Shared> begin(const Suite& suite, const SuiteOptions& options) {
+  auto shared = std::make_shared<Shared>();
+  shared->suite = suite.name;
+  for (u64 number = 1; number <= suite.cells.size(); ++number) {
+    if (!options.shard.has(number)) continue;
+    shared->experiments.push_back(suite.cells[number - 1]);
+    shared->numbers.push_back(number);
+  }
+  shared->cells.resize(shared->experiments.size());
+  if (options.resume) take_over(*shared, read_records(options.out));
+  return shared;
+}
+
 }  // namespace
 
 SuiteOutcome run_suite(const Suite& suite, const SuiteOptions& options) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
   std::error_code error;
   std::filesystem::create_directories(options.out, error);
   if (error) throw InputError(options.out.string() + ": cannot be made: " + error.message());
 
-  const auto shared = std::make_shared<Shared>();
-  shared->experiments = suite.cells;
-  shared->suite = suite.name;
-  shared->cells.resize(suite.cells.size());
-  if (options.resume) take_over(*shared, read_records(options.out));
+  const auto shared = begin(suite, options);
   std::vector<const CellText*> known;
   for (const auto& cell : shared->cells) {
     if (cell) known.push_back(&*cell);
   }
   Journal journal(options.out, known);
-  if (!known.empty()) tell(options, {known.size(), shared->cells.size(), nullptr, {}});
-  const std::size_t left = shared->cells.size() - known.size();
+  Manifest manifest = begin_manifest(suite, options.shard, options.command);
+  write_manifest(options.out, manifest);
+  SuiteProgress progress{known.size(), shared->cells.size(), known.size(), 0, nullptr, {}};
+  if (!known.empty()) tell(options, progress);
 
   std::vector<std::thread> workers;
+  const std::size_t left = progress.all - progress.done;
   for (unsigned i = 0; i < options.jobs && i < left; ++i) workers.emplace_back(work, shared);
   std::unique_lock lock(shared->mutex);
   std::exception_ptr failure;
   try {
-    watch(*shared, lock, journal, known.size(), options);
+    watch(*shared, lock, journal, progress, options);
     failure = shared->failure;
   } catch (...) {
     shared->stopping = true;
     failure = std::current_exception();
   }
-  SuiteOutcome outcome{shared->stopping && !failure, {}};
+  SuiteOutcome outcome{shared->stopping && !failure, {}, progress.all};
   for (const auto& cell : shared->cells) {
     if (cell) outcome.cells.push_back(*cell);
   }
@@ -143,6 +164,9 @@ SuiteOutcome run_suite(const Suite& suite, const SuiteOptions& options) {
 
   fill_slowdown(outcome.cells);
   write_records(options.out, outcome.cells);
+  manifest.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  manifest.finished = !outcome.interrupted;
+  write_manifest(options.out, manifest);
   journal.finish();
   return outcome;
 }

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "results/suite/statistics.h"
 
 namespace mmuscope {
 namespace {
@@ -157,6 +158,12 @@ void write_records(const fs::path& folder, const std::vector<CellText>& cells) {
   write_file((folder / "suite.csv").string(), suite_csv(cells));
   write_file((folder / "processes.csv").string(), processes_csv(cells));
   write_file((folder / "vcpus.csv").string(), vcpus_csv(cells));
+  const std::string summary = summary_csv(cells);
+  if (summary.empty()) {
+    fs::remove(folder / "summary.csv");
+  } else {
+    write_file((folder / "summary.csv").string(), summary);
+  }
 }
 
 Records read_records(const fs::path& folder) {

@@ -20,7 +20,8 @@ std::string suite_csv(const std::vector<CellText>& cells);
 std::string processes_csv(const std::vector<CellText>& cells);
 std::string vcpus_csv(const std::vector<CellText>& cells);
 
-/// Writes the three files into the folder, in the order given.
+/// Writes the three files into the folder, in the order given, and summary.csv where experiments
+/// were repeated with other seeds (an old one is removed where they were not).
 void write_records(const std::filesystem::path& folder, const std::vector<CellText>& cells);
 
 /// What the folder holds: its CSV files and, over them, its journal. Rows of files with other

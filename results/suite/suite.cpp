@@ -227,13 +227,14 @@ std::vector<Experiment> multiply(const Axes& axes, const std::string& file) {
 Suite parse_suite(std::string_view text, const std::string& file) {
   const Axes axes = parse_axes(text, file);
   check_axes(axes, file);
-  return {axes.name, multiply(axes, file)};
+  return {axes.name, multiply(axes, file), std::string(text)};
 }
 
 Suite expand(const NamedSuite& named) {
-  Suite suite{std::string(named.name), {}};
+  Suite suite{std::string(named.name), {}, {}};
   std::set<std::string> seen;
   for (const std::string_view product : named.products) {
+    suite.text.append(suite.text.empty() ? "" : "\n").append(product);
     for (Experiment& e : parse_suite(product, suite.name).cells) {
       if (seen.insert(identity(e)).second) suite.cells.push_back(std::move(e));
     }

@@ -13,6 +13,7 @@ namespace mmuscope {
 struct Suite {
   std::string name;
   std::vector<Experiment> cells;
+  std::string text;  ///< of its file, or of the named suite's products
 };
 
 /// A suite that comes with the program: the union of products, each written as a suite file, an

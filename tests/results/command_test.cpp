@@ -105,6 +105,10 @@ TEST_CASE("command: bad input is one line, exit 2, and nothing written") {
       {"suite " + junk + " --out " + out, "junk:1: "},
       {"suite default --out " + out + " --jobs 0", "from 1 to 1024"},
       {"suite default --out /dev/null/x", "/dev/null/x"},
+      {"suite default --out " + out + " --shard 5/4", "valid: I/N with 1 <= I <= N"},
+      {"merge --out " + out, "no DIR"},
+      {"merge /nonexistent", "--out is missing"},
+      {"merge /nonexistent --out " + out, "/nonexistent: holds no results of a suite"},
       {"cases", "no FILE"},
       {"cases /nonexistent", "/nonexistent"},
       {"cases " + junk, "junk"},
@@ -135,7 +139,7 @@ TEST_CASE("command: bad input is one line, exit 2, and nothing written") {
 TEST_CASE("command: every command has help with a usage line and two examples") {
   const Ran all = run("--help");
   CHECK(all.status == 0);
-  for (const char* command : {"list", "run", "compare", "suite", "cases", "trace"}) {
+  for (const char* command : {"list", "run", "compare", "suite", "merge", "cases", "trace"}) {
     CAPTURE(command);
     CHECK(all.out.find(fmt::format("\n  {} ", command)) != std::string::npos);
     const Ran help = run(fmt::format("{} --help", command));
@@ -212,5 +216,78 @@ TEST_CASE("command: Ctrl-C keeps finished rows, and --resume goes on from them")
   CHECK(resumed.status == 0);
   CHECK(resumed.err.find("1 of 2 experiments taken over") != std::string::npos);
   CHECK(parse_csv(read_file(out + "/suite.csv", 1 << 20), "suite.csv").size() == 3);
+  fs::remove_all(scratch());
+}
+
+TEST_CASE("command: kill -9 in the midst of a suite, then --resume: the same bytes") {
+  const fs::path folder = scratch();
+  // Some hundred milliseconds of work in sixty cells.
+  const std::string suite = file("killed.suite",
+                                 "workload = churn:bytes=4m,block=1m\n"
+                                 "workload = fork:operations=20\n"
+                                 "workload = touch:bytes=4m,accesses=200000\n"
+                                 "pager = native\npager = shadow\npager = shadow-unsync\n"
+                                 "pager = nested\nseed = 1,2,3,4,5\n");
+  CHECK(run(fmt::format("suite {} --out {}/whole --jobs 2", suite, folder.string())).status == 0);
+  const Ran killed = shell(
+      fmt::format("{{ \"$mmuscope\" suite {} --out {}/part --jobs 2 & while ! grep -qs ok,[0-9] "
+                  "{}/part/journal; do sleep 0.01; done; kill -9 $!; wait $!; }}",
+                  suite, folder.string(), folder.string()));
+  CHECK(killed.status == 128 + 9);
+  CHECK(fs::exists(folder / "part/journal"));
+  CHECK(!fs::exists(folder / "part/suite.csv"));
+  // A kill at another moment leaves part of a line.
+  const std::string journal = read_file(folder / "part/journal", 1 << 24);
+  write_file((folder / "part/journal").string(), journal + "suite,killed,9,chu");
+  const Ran resumed =
+      run(fmt::format("suite {} --out {}/part --jobs 2 --resume", suite, folder.string()));
+  CHECK(resumed.status == 0);
+  CHECK(resumed.err.find(" of 60 experiments taken over\n") != std::string::npos);
+  for (const char* name : {"suite.csv", "processes.csv", "vcpus.csv", "summary.csv"}) {
+    CAPTURE(name);
+    CHECK(read_file(folder / "part" / name, 1 << 26) ==
+          read_file(folder / "whole" / name, 1 << 26));
+  }
+  fs::remove_all(folder);
+}
+
+TEST_CASE("command: progress is lines in a log, and one line that changes on a terminal") {
+  const std::string suite =
+      file("p.suite", "workload = churn:bytes=64k,block=16k\npager = native\npager = nested\n");
+  const std::string out = (scratch() / "out").string();
+  const Ran log = run(fmt::format("suite {} --out {} --jobs 1", suite, out));
+  CHECK(std::count(log.err.begin(), log.err.end(), '\n') == 2);
+  CHECK(log.err.substr(0, 4) == "1/2 ");
+  CHECK(log.err.find(": ok; ") != std::string::npos);
+  CHECK(log.err.find(" million accesses/s, 0 s left\n") != std::string::npos);
+  CHECK(log.err.find('\x1b') == std::string::npos);
+  const Ran terminal = shell(
+      fmt::format("script -qec \"$mmuscope suite {} --out {} --jobs 1\" /dev/null", suite, out));
+  CHECK(terminal.status == 0);
+  CHECK(terminal.out.find("\r\x1b[K2/2 cells, ") != std::string::npos);
+  CHECK(terminal.out.find(": ok; ") == std::string::npos);
+  fs::remove_all(scratch());
+}
+
+TEST_CASE("command: the command in the manifest makes the same results again") {
+  const fs::path folder = scratch() / "a folder";
+  const std::string suite =
+      file("it's.suite", "workload = churn:bytes=64k,block=16k\npager = native\nseed = 1,2\n");
+  CHECK(run(fmt::format("suite \"{}\" --resume --out \"{}\" --shard 1/2", suite, folder.string()))
+            .status == 0);
+  const std::string first = read_file(folder / "suite.csv", 1 << 20);
+  const std::string manifest = read_file(folder / "manifest.json", 1 << 20);
+  const std::size_t at = manifest.find("\"command\": \"") + 12;
+  const std::string command = manifest.substr(at, manifest.find("\",\n", at) - at);
+  CHECK(command.substr(0, 15) == "mmuscope suite ");
+  CHECK(command.find("--resume") == std::string::npos);
+  std::string unescaped;  // JSON doubles the backslash of a quoted quote
+  for (std::size_t i = 0; i < command.size(); ++i) {
+    if (command[i] == '\\') ++i;
+    unescaped += command[i];
+  }
+  fs::remove_all(folder);
+  CHECK(shell(fmt::format("PATH=\"$(dirname \"$mmuscope\"):$PATH\"; {}", unescaped)).status == 0);
+  CHECK(read_file(folder / "suite.csv", 1 << 20) == first);
   fs::remove_all(scratch());
 }

@@ -10,6 +10,9 @@
 
 #include "core/error.h"
 #include "results/suite/engine.h"
+#include "results/suite/manifest.h"
+#include "results/suite/merge.h"
+#include "results/suite/statistics.h"
 #include "results/suite/summary.h"
 
 using namespace mmuscope;
@@ -308,4 +311,135 @@ TEST_CASE("experiment: rows of processes sum up to the whole") {
     // Three parents, each with three children one after the other.
     CHECK(r.processes.size() == 3 + 9 + 2 + (e.pager->tables == TableOwner::Process ? 1 : 0));
   }
+}
+
+TEST_CASE("shards: every cell in exactly one, and none has all of one pager") {
+  CHECK(parse_shard("3/4").text() == "3/4");
+  CHECK(parse_shard("1/1").whole());
+  for (const char* bad :
+       {"", "1", "0/4", "5/4", "1/0", "1/4 ", "a/4", "1/10001", "-1/4", "1/4/2"}) {
+    CAPTURE(bad);
+    CHECK_THROWS_AS((void)parse_shard(bad), InputError);
+  }
+  for (const u64 of : {1, 2, 3, 4, 7, 200}) {
+    for (u64 cell = 1; cell <= 100; ++cell) {
+      u64 in = 0;
+      for (u64 index = 1; index <= of; ++index) in += Shard{index, of}.has(cell);
+      CHECK(in == 1);
+    }
+  }
+  // Four pagers, the fastest axis: each of four shards has each of them in turn.
+  std::set<u64> pagers;
+  for (u64 cell = 1; cell <= 16; ++cell) {
+    if (Shard{2, 4}.has(cell)) pagers.insert(cell % 4);
+  }
+  CHECK(pagers.size() == 4);
+}
+
+TEST_CASE("shards: four of them merged are the undivided suite, byte for byte") {
+  const Folder whole("undivided"), parts("parts"), merged("merged");
+  const Suite suite = parse_suite(kSmall + "seed = 1,2\n", "small.suite");
+  (void)run_suite(suite, options(whole.path, 2));
+  std::vector<fs::path> folders;
+  for (u64 index = 1; index <= 4; ++index) {
+    SuiteOptions o = options(parts.path / std::to_string(index), 1);
+    o.shard = {index, 4};
+    o.command = fmt::format("shard {}", index);
+    const SuiteOutcome outcome = run_suite(suite, o);
+    CHECK(outcome.cells.size() == 6);
+    folders.push_back(o.out);
+  }
+  std::swap(folders[0], folders[2]);
+  CHECK(merge_shards(folders, merged.path, "merge").size() == 24);
+  CHECK(files(merged.path) == files(whole.path));
+  CHECK(read_file(merged.path / "summary.csv", 1 << 24) ==
+        read_file(whole.path / "summary.csv", 1 << 24));
+  const Manifest m = read_manifest(merged.path);
+  CHECK(m.finished);
+  CHECK(m.cells == 24);
+  CHECK(m.seeds == std::vector<u64>{1, 2});
+  CHECK(m.text == kSmall + "seed = 1,2\n");
+  CHECK(m.read_from.find("shard 4") != std::string::npos);
+  // What was merged may be merged again, and a folder given twice changes nothing.
+  folders.push_back(merged.path);
+  CHECK(merge_shards(folders, parts.path / "again", "merge").size() == 24);
+  CHECK(files(parts.path / "again") == files(whole.path));
+}
+
+TEST_CASE("shards: what cannot be merged is named") {
+  const Folder folder("refused");
+  const Suite suite = parse_suite(kSmall, "small.suite");
+  const fs::path one = folder.path / "1", two = folder.path / "2", out = folder.path / "out";
+  SuiteOptions o = options(one, 1);
+  o.shard = {1, 2};
+  (void)run_suite(suite, o);
+  o = options(two, 1);
+  o.shard = {2, 2};
+  (void)run_suite(suite, o);
+  const auto says = [&](const std::vector<fs::path>& folders) -> std::string {
+    try {
+      (void)merge_shards(folders, out, "merge");
+    } catch (const InputError& e) {
+      return e.what();
+    }
+    return "merged";
+  };
+  CHECK(says({two}) == "6 of 12 cells are in none of the folders: those of shard 1/2");
+  CHECK(says({folder.path}).find("holds no results of a suite") != std::string::npos);
+
+  const fs::path other = folder.path / "other";
+  (void)run_suite(parse_suite(kSmall + "seed = 2\n", "small.suite"), options(other, 1));
+  CHECK(says({one, other}).find("other: is of another suite") != std::string::npos);
+
+  const std::string text = read_file(two / "suite.csv", 1 << 24);
+  std::string changed = text;
+  changed.replace(changed.find("\nsmall,") + 1, 5, "smell");
+  write_file((two / "suite.csv").string(), changed);
+  CHECK(says({one, two, folder.path / "1"}) == "merged");
+  const fs::path copy = folder.path / "copy";
+  fs::copy(two, copy);
+  write_file((copy / "suite.csv").string(), text);
+  CHECK(says({one, two, copy}).find("differs from the same cell of another folder") !=
+        std::string::npos);
+
+  std::string manifest = read_file(copy / "manifest.json", 1 << 20);
+  const std::size_t finished = manifest.find("\"finished\": true");
+  REQUIRE(finished != std::string::npos);
+  manifest.replace(finished, 16, "\"finished\": false");
+  write_file((copy / "manifest.json").string(), manifest);
+  CHECK(says({one, copy}).find("copy: is not finished") != std::string::npos);
+  write_file((copy / "manifest.json").string(), "{\"version\": 1}");
+  CHECK(says({one, copy}).find("is no manifest") != std::string::npos);
+}
+
+TEST_CASE("statistics: mean, range and 95 % interval over seeds, by hand") {
+  // churn's counts do not depend on the seed: rows are made here with values that do.
+  const Folder folder("statistics");
+  const Suite suite = parse_suite(
+      "name = s\nworkload = churn:bytes=64k,block=16k\npager = native\nseed = 1,2,3,4\n",
+      "s.suite");
+  std::vector<CellText> cells = run_suite(suite, options(folder.path, 1)).cells;
+  const std::size_t exits = suite_column("exits");
+  const char* values[] = {"2", "4", "4", "6"};
+  for (std::size_t i = 0; i < 4; ++i) cells[i].suite[exits] = values[i];
+  const auto row_of = [](const std::string& text, const std::string& column) {
+    const std::vector<CsvRow> rows = parse_csv(text, "summary.csv");
+    CHECK(rows[0].size() == summary_columns().size());
+    for (const CsvRow& row : rows) {
+      if (row[row.size() - 8] == column) return CsvRow(row.end() - 8, row.end());
+    }
+    return CsvRow{};
+  };
+  // Standard deviation sqrt(8/3), Student's t of 3 degrees of freedom 3.18245 (any table): the
+  // half-width is 3.18245 * 1.63299 / 2 = 2.59846.
+  CHECK(row_of(summary_csv(cells), "exits") ==
+        CsvRow{"exits", "exits", "4", "4.00000", "2", "6", "1.40154", "6.59846"});
+  // One that could not go on counts nowhere; a column without a value has no row.
+  cells[0].suite[suite_column("status")] = "memory";
+  CHECK(row_of(summary_csv(cells), "exits")[2] == "3");
+  CHECK(row_of(summary_csv(cells), "pager_bytes_per_process_mean").empty());
+  CHECK(summary_csv({cells[0]}).empty());
+  cells.resize(1);
+  write_records(folder.path, cells);
+  CHECK(!fs::exists(folder.path / "summary.csv"));
 }
