@@ -43,6 +43,7 @@ inline constexpr u8 kUser = 2;
 inline constexpr u8 kSup = 4;
 inline constexpr u8 kExec = 8;
 inline constexpr u8 kStoreOk = 16;
+inline constexpr u8 kRead = 32;  ///< held but where EPT makes a page execute-only
 /// Never held by a translation: required while every access has to take the slow path.
 inline constexpr u8 kObserved = 128;
 }  // namespace rights
@@ -61,6 +62,7 @@ constexpr u8 required_rights(Access access, const Controls& c) {
       if (access.is_user() || c.wp) need |= rights::kWrite;
       [[fallthrough]];
     case AccessKind::Read:
+      need |= rights::kRead;
       if (!access.is_user() && c.smap && !c.ac) need |= rights::kSup;
       break;
   }

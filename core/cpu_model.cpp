@@ -52,6 +52,7 @@ CpuModel haswell() {
 CpuModel skylake() {
   CpuModel c = haswell();
   c.name = "skylake";
+  c.pml = true;  // since Broadwell
   c.description = "Intel Skylake-SP (2017)";
   // CPUID's code says 6 ways, the manual 12; 1536 entries in 12 ways make 128 sets.
   c.l2_data = {{1536, 12, k4 | k2, kText}, {16, 4, k1, kCpuid}};
@@ -142,6 +143,19 @@ CpuModel zen4() {
 }
 
 }  // namespace
+
+CpuModel with_tlbs_scaled(CpuModel model, unsigned percent) {
+  const auto scaled = [percent](unsigned n) { return std::max(1u, (n * percent + 50) / 100); };
+  for (auto* banks :
+       {&model.l1_load, &model.l1_store, &model.l1_fetch, &model.l2_data, &model.l2_fetch}) {
+    for (TlbGeometry& g : *banks) {
+      const bool one_set = g.ways == g.entries;
+      if (one_set) g.ways = static_cast<u16>(scaled(g.ways));
+      g.entries = static_cast<u16>(one_set ? g.ways : scaled(g.entries / g.ways) * g.ways);
+    }
+  }
+  return model;
+}
 
 std::span<const CpuModel> cpu_models() {
   static const std::vector<CpuModel> models = {

@@ -41,8 +41,17 @@ struct CpuModel {
   bool ept_ad = true;                                    ///< EPT accessed and dirty flags (Intel)
   std::vector<TlbGeometry> l1_load, l1_store, l1_fetch;  ///< l1_store empty: shared with loads
   std::vector<TlbGeometry> l2_data, l2_fetch;            ///< l2_fetch empty: shared with data
+  WalkCacheGeometry pml5e{2, 2, Confidence::Memory};     ///< taken as small as Intel's for PML4Es
   WalkCacheGeometry pml4e, pdpte, pde;
+  /// Of the nested TLB, where one is switched on. AMD's K10 is said to have 16 entries; nothing is
+  /// known of others.
+  WalkCacheGeometry nested_tlb{16, 16, Confidence::Memory};
+  bool pml = false;  ///< page-modification logging (Intel)
 };
+
+/// The model with TLBs of `percent` as many entries: sets are added or taken, in fully associative
+/// arrays ways, at least one. Walk caches stay as they are.
+CpuModel with_tlbs_scaled(CpuModel model, unsigned percent);
 
 /// All models, in order of appearance on the market within a vendor.
 std::span<const CpuModel> cpu_models();

@@ -39,12 +39,13 @@ enum class ExitReason : u8 {
   EptMisconfig,
   Interrupt,
   MsrWrite,
+  PmlFull,
 };
 /// The event that counts exits for this reason.
 constexpr Event exit_event(ExitReason r) {
   return static_cast<Event>(static_cast<unsigned>(Event::ExitPageFault) + static_cast<unsigned>(r));
 }
-static_assert(exit_event(ExitReason::MsrWrite) == Event::ExitMsrWrite);
+static_assert(exit_event(ExitReason::PmlFull) == Event::ExitPmlFull);
 static_assert(exit_event(ExitReason::EptViolation) == Event::ExitEptViolation);
 
 /// INVPCID types. SDM vol. 2, *INVPCID*.
@@ -63,7 +64,7 @@ struct StoreOp {
 /// Everything a hypervisor is told at an exit. Fields that a reason does not use are zero.
 struct VmExit {
   ExitReason reason = ExitReason::PageFault;
-  Access access;          ///< of PageFault, EptViolation, EptMisconfig
+  Access access;          ///< of PageFault, EptViolation, EptMisconfig, PmlFull
   Gva gva;                ///< the linear address; of Invlpg and Invpcid the operand
   Gpa gpa;                ///< EptViolation, EptMisconfig: the guest-physical address translated
   u32 error_code = 0;     ///< PageFault: as the hardware tables gave it

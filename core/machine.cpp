@@ -13,15 +13,19 @@ u64 table_bytes_for(u64 guest_bytes) { return std::max(guest_bytes / 8, u64{1} <
 
 Machine::Machine(const MachineConfig& config, const MakePager& make_pager)
     : config_(config),
-      cpu_(cpu_model(config.cpu)),
+      cpu_(with_tlbs_scaled(cpu_model(config.cpu), config.tlb_percent)),
       max_phys_bits_(config.max_phys_bits != 0 ? config.max_phys_bits : cpu_.max_phys_bits),
       memory_(config.memory_bytes, table_bytes_for(config.memory_bytes)),
-      map_(config.virtualized ? MemoryMap(memory_, config.memory_bytes, config.backing)
+      map_(config.virtualized ? MemoryMap(memory_, config.memory_bytes,
+                                          {config.backing, config.fragmented, config.seed})
                               : MemoryMap::identity(memory_, config.memory_bytes)) {
   for (unsigned i = 0; i < config.vcpus; ++i) {
     vcpus_.push_back(std::make_unique<Vcpu>(*this, i, cpu_));
-    vcpus_.back()->walk_cache_.set_enabled(config.walk_caches);
+    vcpus_.back()->walk_cache_.set_enabled(config.walk_caches != WalkCaches::Off);
+    vcpus_.back()->guest_physical_.enable(config.walk_caches >= WalkCaches::TwoD,
+                                          config.walk_caches >= WalkCaches::TwoDTlb);
   }
+  if (config.prebacked && config.virtualized) map_.back_all();
   pager_ = make_pager(*this);
 }
 
@@ -71,6 +75,17 @@ void Machine::apply(Shootdown&& owed, Vcpu* initiator) {
   flush_all(initiator);
 }
 
+void Machine::interrupt_all(Vcpu* initiator) {
+  Vcpu& counting = initiator != nullptr ? *initiator : *vcpus_[0];
+  for (const auto& v : vcpus_) {
+    if (v->started_ && v.get() != initiator && v->in_guest_) {
+      ++counting.counters[Event::Ipi];
+      ++v->counters[Event::IpiReceived];
+      v->count_exit(ExitReason::Interrupt);
+    }
+  }
+}
+
 void Machine::flush_all(Vcpu* initiator) {
   Vcpu& counting = initiator != nullptr ? *initiator : *vcpus_[0];
   ++counting.counters[Event::RemoteTlbFlushRequest];
@@ -83,7 +98,7 @@ void Machine::flush_all(Vcpu* initiator) {
       ++v->counters[Event::IpiReceived];
       v->count_exit(ExitReason::Interrupt);
     }
-    v->flush_space();
+    pager_->flush(*v);
     ++v->counters[Event::TlbFlush];
   }
   if (interrupted) ++counting.counters[Event::RemoteTlbFlush];

@@ -11,16 +11,30 @@
 
 namespace mmuscope {
 
+/// Which caches of walks there are besides the TLB.
+enum class WalkCaches : u8 {
+  Off,
+  OneD,     ///< paging-structure caches by guest-virtual address
+  TwoD,     ///< and by guest-physical address, for the second dimension
+  TwoDTlb,  ///< and a nested TLB: whole translations of guest tables' addresses
+};
+
 /// What the machine is, whatever pager runs it.
 struct MachineConfig {
   std::string cpu{kDefaultCpu};
   u64 memory_bytes = u64{64} << 20;  ///< guest memory
   PageSize backing = PageSize::k4K;  ///< host pages under it
+  u32 fragmented = 0;      ///< millionths of them that must be smaller (MemoryMap::Policy)
+  bool prebacked = false;  ///< all host pages are there, and mapped, from the start
+  u64 seed = 1;            ///< decides which host pages are smaller
   unsigned vcpus = 1;
-  bool walk_caches = true;  ///< paging-structure caches
-  bool virtualized = true;  ///< false: guest-physical is host-physical
-  u64 quantum = 64;         ///< guest accesses a turn, with several vCPUs
-  u8 max_phys_bits = 0;     ///< 0: the CPU model's
+  WalkCaches walk_caches = WalkCaches::OneD;
+  bool virtualized = true;     ///< false: guest-physical is host-physical
+  u8 guest_levels = 4;         ///< of a guest kernel's tables: 4 or 5
+  bool vpid = true;            ///< false: TLBs without tags, exits and entries flush
+  unsigned tlb_percent = 100;  ///< TLB entries, of the CPU model's
+  u64 quantum = 64;            ///< guest accesses a turn, with several vCPUs
+  u8 max_phys_bits = 0;        ///< 0: the CPU model's
 };
 
 /// The guest's tables as a hypervisor (or a test) reads them in software.
@@ -70,6 +84,8 @@ class Machine {
   /// settles the debt. `initiator` (may be null) flushes too but needs no interrupt. Counts
   /// remote_tlb_flush_requests once if anything was owed.
   void apply(Shootdown&& owed, Vcpu* initiator);
+  /// Makes every vCPU that runs the guest leave it, by an interrupt each.
+  void interrupt_all(Vcpu* initiator);
   /// Counts the request and flushes as above although nothing may be owed.
   void flush_all(Vcpu* initiator);
 
@@ -78,7 +94,7 @@ class Machine {
 
  private:
   MachineConfig config_;
-  const CpuModel& cpu_;
+  CpuModel cpu_;
   u8 max_phys_bits_;
   PhysicalMemory memory_;
   MemoryMap map_;

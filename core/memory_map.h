@@ -16,15 +16,24 @@ struct Backing {
 };
 
 /// Which host frame is under each guest frame: the hypervisor's own truth (KVM's memory slot, Xen's
-/// p2m), the same whatever the pager. Host pages have one size and appear on first use.
+/// p2m), the same whatever the pager. Host pages appear on first use.
 class MemoryMap {
  public:
-  /// Guest memory is [0, bytes), in host pages of `page` on demand.
-  MemoryMap(PhysicalMemory& memory, u64 bytes, PageSize page);
+  /// What host pages there are to have. Where 1-GByte pages are wanted, this many millionths of the
+  /// 1-GByte regions get 2-MByte pages instead, and as many of the 2-MByte regions in those (or
+  /// where 2-MByte pages are wanted) get 4-KByte pages: which ones, the seed says.
+  struct Policy {
+    PageSize page = PageSize::k4K;
+    u32 fragmented = 0;
+    u64 seed = 1;
+  };
+  /// Guest memory is [0, bytes), in host pages on demand.
+  MemoryMap(PhysicalMemory& memory, u64 bytes, const Policy& policy);
   /// Guest-physical is host-physical: a machine without virtualization.
   static MemoryMap identity(PhysicalMemory& memory, u64 bytes);
 
   u64 bytes() const { return bytes_; }
+  /// The largest host page that there can be.
   PageSize page() const { return page_; }
   bool is_identity() const { return identity_; }
   bool contains(Gfn g) const { return g.base().raw() < bytes_; }
@@ -34,6 +43,8 @@ class MemoryMap {
   std::optional<Backing> find(Gfn g) const;
   /// The same, after giving it one. Throws RunError outside guest memory.
   Backing back(Gfn g);
+  /// Gives every frame its host page.
+  void back_all();
   Hpa back(Gpa a) { return back(a.frame()).frame.base() + a.page_offset(); }
 
  private:
@@ -41,11 +52,15 @@ class MemoryMap {
   /// Frames of 512 host pages; 0 is "none", else frame + 1.
   using Chunk = std::array<u64, kEntriesPerTable>;
 
+  /// Of the host page that is, or will be, under the frame.
+  PageSize size_at(Gfn g) const;
+
   PhysicalMemory* memory_;
   u64 bytes_;
   PageSize page_ = PageSize::k1G;
   bool identity_ = false;
-  std::vector<std::unique_ptr<Chunk>> chunks_;
+  std::vector<PageSize> regions_;  // by 2-MByte region; empty: all of page_
+  std::array<std::vector<std::unique_ptr<Chunk>>, kPageSizes> chunks_;  // by size of host pages
 };
 
 }  // namespace mmuscope

@@ -1,4 +1,4 @@
-#include "core/pager.h"
+#include "core/vcpu.h"
 
 namespace mmuscope {
 
@@ -10,5 +10,7 @@ std::optional<ExitReason> Pager::intercepts_change(const Controls& from, const C
   if (from.nxe != to.nxe && intercepts(ExitReason::MsrWrite)) return ExitReason::MsrWrite;
   return std::nullopt;
 }
+
+void Pager::flush(Vcpu& vcpu) { vcpu.flush_space(); }
 
 }  // namespace mmuscope

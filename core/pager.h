@@ -54,6 +54,10 @@ class Pager {
   virtual Controls hardware_controls(const Controls& guest) const { return guest; }
   /// A vCPU is about to run the guest for the first time, its CR3 and controls set.
   virtual void start(Vcpu& vcpu) { (void)vcpu; }
+  /// The hypervisor's flush of all that the hardware may have cached of the VM on this vCPU's CPU.
+  virtual void flush(Vcpu& vcpu);
+  /// An exit has just happened, whatever will serve it.
+  virtual void left_guest(Vcpu& vcpu) { (void)vcpu; }
   /// A control register that is not intercepted has changed.
   virtual void controls_changed(Vcpu& vcpu) { (void)vcpu; }
 

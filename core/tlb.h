@@ -9,25 +9,46 @@
 
 namespace mmuscope {
 
-/// Whose translations an entry holds: the PCID in the low 12 bits, above it the space: a number
-/// that stands for VPID and EP4TA on Intel, for the ASID on AMD. SDM vol. 3, *Caching Translation
-/// Information*.
+/// Whose translations an entry holds: the PCID in bits 11:0, above it the VPID (or ASID), above
+/// that the number of the second dimension's root that the entry was made under (the EP4TA), 0 if
+/// there was none. So an entry with an EP4TA is a combined mapping, one without a linear mapping,
+/// and one with an EP4TA alone a guest-physical one. SDM vol. 3, *Caching Translation Information*.
 using Context = u32;
 inline constexpr Context kPcidBits = 0xfff;
+inline constexpr Context kVpidBits = 0x3ff << 12;
+inline constexpr Context kEp4taBits = Context{0x3ff} << 22;
 inline constexpr Context kNoContext = ~Context{0};
-constexpr Context make_context(u32 space, u32 pcid) { return space << 12 | (pcid & kPcidBits); }
+constexpr Context make_context(u32 vpid, u32 pcid, u32 ep4ta = 0) {
+  return (ep4ta << 22 & kEp4taBits) | (vpid << 12 & kVpidBits) | (pcid & kPcidBits);
+}
 
 /// Which entries an invalidation is about.
 struct FlushMatch {
   Context context = 0;
   Context mask = 0;  ///< bits of `context` that must agree; 0 is everything
   bool keep_globals = false;
+  Context some = 0;  ///< if not 0: bits of which an entry must have one set
+
+  /// True for entries of the context, global ones apart.
+  constexpr bool covers(Context c) const {
+    return ((c ^ context) & mask) == 0 && (some == 0 || (c & some) != 0);
+  }
 
   static constexpr FlushMatch all() { return {}; }
-  static constexpr FlushMatch space(Context c) { return {c, ~kPcidBits, false}; }
+  /// Everything of the VPID, linear and combined.
+  static constexpr FlushMatch space(Context c) { return {c, kVpidBits, false}; }
+  /// The same with every VPID but 0.
+  static constexpr FlushMatch every_space() { return {0, 0, false, kVpidBits}; }
+  /// What a PCID of the VPID has, with every EP4TA.
   static constexpr FlushMatch pcid(Context c, bool keep_globals) {
-    return {c, ~Context{0}, keep_globals};
+    return {c, kVpidBits | kPcidBits, keep_globals};
   }
+  /// What was made under this root of the second dimension.
+  static constexpr FlushMatch ep4ta(Context c) { return {c, kEp4taBits, false}; }
+  /// What was made under any.
+  static constexpr FlushMatch every_ep4ta() { return {0, 0, false, kEp4taBits}; }
+  /// This very context.
+  static constexpr FlushMatch exactly(Context c) { return {c, ~Context{0}, false}; }
 };
 
 /// One cached translation, half a cache line of the emulator's. A global one answers for every PCID
@@ -50,7 +71,7 @@ struct alignas(32) TlbEntry {
   std::byte* at(Gva a) const { return data + (a.raw() & offset_mask); }
   bool matches(const FlushMatch& m) const {
     return valid() && ((context ^ m.context) & m.mask & context_mask) == 0 &&
-           !(m.keep_globals && global);
+           (m.some == 0 || (context & m.some) != 0) && !(m.keep_globals && global);
   }
 };
 static_assert(sizeof(TlbEntry) == 32);

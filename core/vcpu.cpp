@@ -30,17 +30,26 @@ void write_bytes(std::byte* to, u64 value, unsigned bytes) {
   }
 }
 
+constexpr Context with_pcid(Context c, u64 pcid) {
+  return (c & ~kPcidBits) | (static_cast<Context>(pcid) & kPcidBits);
+}
+
 constexpr u64 kNoFlush = u64{1} << 63;  // of a value moved to CR3
 
 }  // namespace
 
 Vcpu::Vcpu(Machine& machine, unsigned index, const CpuModel& cpu)
-    : machine_(machine), cpu_(cpu), index_(index), tlb_(cpu), walk_cache_(cpu) {
+    : machine_(machine),
+      cpu_(cpu),
+      index_(index),
+      tlb_(cpu),
+      walk_cache_(cpu),
+      guest_physical_(cpu) {
   l1_load_ = &tlb_.first(AccessKind::Read);
   l1_store_ = &tlb_.first(AccessKind::Write);
   l1_fetch_ = &tlb_.first(AccessKind::Fetch);
-  tagged_ = cpu.tagged_tlb;
-  context_ = make_context(1, 0);
+  tagged_ = cpu.tagged_tlb && machine.config().vpid;
+  context_ = make_context(tagged_ ? 1 : 0, 0);
 }
 
 // --- accesses ------------------------------------------------------------------------------------
@@ -106,6 +115,13 @@ void Vcpu::resolve_miss(Gva va, Access access, const StoreOp* op, Slow& out) {
     out.fault = {GuestFault::Kind::GeneralProtection, 0, va};
     return;
   }
+  // A #PF, whoever takes it, drops what would translate the address. SDM vol. 3, *Operations that
+  // Invalidate TLBs and Paging-Structure Caches*.
+  const auto page_fault = [this, va] {
+    const FlushMatch match = FlushMatch::pcid(context_, false);
+    tlb_.invalidate_page(va, match);
+    walk_cache_.invalidate_address(va, match);
+  };
   for (int attempt = 0; attempt < kMaxTries; ++attempt) {
     ++counters[Event::Walk];
     Outcome o = machine_.pager().walk(*this, va, access);
@@ -114,10 +130,12 @@ void Vcpu::resolve_miss(Gva va, Access access, const StoreOp* op, Slow& out) {
         out.data = cache(va, access.kind, o.translation);
         return;
       case Outcome::Kind::Fault:
+        page_fault();
         out.failed = true;
         out.fault = o.fault;
         return;
       case Outcome::Kind::Exit:
+        if (o.exit.reason == ExitReason::PageFault) page_fault();
         o.exit.store = op;
         if (serve_exit(o.exit, out)) return;
         break;
@@ -137,7 +155,9 @@ std::byte* Vcpu::cache(Gva va, AccessKind kind, const Translation& t) {
   e.size = t.size;
   e.mapped = t.mapped;
   e.global = t.global;
-  return tlb_.fill(kind, va, e, tick_).at(va);
+  const TlbEntry& cached = tlb_.fill(kind, va, e, tick_);
+  if (cached.size < t.mapped) ++counters[Event::TlbSplinter];
+  return cached.at(va);
 }
 
 bool Vcpu::serve_exit(const VmExit& exit, Slow& out) {
@@ -162,6 +182,7 @@ void Vcpu::count_exit(ExitReason reason) {
   // Without a tag the TLB cannot tell guest from host: the exit and the entry after it flush. SDM
   // vol. 3, *VMX Support for Address Translation*.
   if (!tagged_) flush_space();
+  machine_.pager().left_guest(*this);
 }
 
 Resume Vcpu::leave_guest(const VmExit& exit) {
@@ -305,12 +326,12 @@ void Vcpu::set_ac(bool ac) {
 
 void Vcpu::set_cr3(u64 value) {
   cr3_ = value & ~kNoFlush;
-  context_ = make_context(context_ >> 12, controls_.pcide ? static_cast<u32>(value) : 0);
+  context_ = with_pcid(context_, controls_.pcide ? value : 0);
 }
 
 void Vcpu::set_controls(const Controls& c) {
   controls_ = c;
-  context_ = make_context(context_ >> 12, c.pcide ? static_cast<u32>(cr3_) : 0);
+  context_ = with_pcid(context_, c.pcide ? cr3_ : 0);
   recompute_rights();
 }
 
@@ -359,7 +380,7 @@ void Vcpu::invpcid(InvpcidType type, u32 pcid, Gva va) {
 }
 
 void Vcpu::flush_invpcid(InvpcidType type, u32 pcid, Gva va) {
-  const Context c = make_context(context_ >> 12, pcid);
+  const Context c = with_pcid(context_, pcid);
   switch (type) {
     case InvpcidType::Address: {
       // Global translations may survive; those here do, as INVPCID names a PCID's own.
@@ -408,6 +429,54 @@ void Vcpu::flush_for_change(const Controls& from, const Controls& to) {
 void Vcpu::flush_tlb(const FlushMatch& match) {
   tlb_.invalidate(match);
   walk_cache_.invalidate(match);
+}
+
+void Vcpu::forget_translation(Gva va, Gpa gpa) {
+  const FlushMatch here = FlushMatch::exactly(context_);
+  tlb_.invalidate_page(va, here);
+  walk_cache_.invalidate_address(va, here);
+  guest_physical_.invalidate_address(gpa, FlushMatch::exactly(guest_physical_context()));
+}
+
+void Vcpu::invvpid(InvvpidType type, u32 vpid, Gva va) {
+  FlushMatch match = FlushMatch::space(make_context(vpid, 0));
+  switch (type) {
+    case InvvpidType::Address:
+      tlb_.invalidate_page(va, match);
+      walk_cache_.invalidate_address(va, match);
+      return;
+    case InvvpidType::Single:
+      break;
+    case InvvpidType::All:
+      match = FlushMatch::every_space();
+      break;
+    case InvvpidType::SingleKeepGlobals:
+      match.keep_globals = true;
+      break;
+  }
+  flush_tlb(match);
+}
+
+void Vcpu::invept(InveptType type, u32 ep4ta) {
+  const FlushMatch match = type == InveptType::All ? FlushMatch::every_ep4ta()
+                                                   : FlushMatch::ep4ta(make_context(0, 0, ep4ta));
+  flush_tlb(match);
+  guest_physical_.invalidate(match);
+}
+
+void Vcpu::invlpga(Gva va, u32 asid) {
+  const FlushMatch match = FlushMatch::space(make_context(asid, 0));
+  tlb_.invalidate_page(va, match);
+  walk_cache_.invalidate(match);
+}
+
+void Vcpu::tlb_control(TlbControl control, u32 asid) {
+  if (control == TlbControl::Nothing) return;
+  FlushMatch match = control == TlbControl::FlushAll ? FlushMatch::all()
+                                                     : FlushMatch::space(make_context(asid, 0));
+  match.keep_globals = control == TlbControl::FlushAsidKeepGlobals;
+  flush_tlb(match);
+  guest_physical_.invalidate(match);
 }
 
 void Vcpu::flush_page(Gva va) {

@@ -3,6 +3,7 @@
 #include <cassert>
 #include <cstring>
 
+#include "core/guest_physical_cache.h"
 #include "core/pager.h"
 #include "core/tlb.h"
 #include "core/walk_cache.h"
@@ -53,6 +54,12 @@ struct AccessResult {
   u64 value = 0;     ///< loaded; of an exchange the old value
   GuestFault fault;  ///< if not done
 };
+
+/// Hypervisors' flushes on Intel. SDM vol. 3, *INVVPID*, *INVEPT*.
+enum class InvvpidType : u8 { Address = 0, Single = 1, All = 2, SingleKeepGlobals = 3 };
+enum class InveptType : u8 { Single = 1, All = 2 };
+/// The VMCB field on AMD, which takes effect at the next entry. APM vol. 2, *TLB Control*.
+enum class TlbControl : u8 { Nothing = 0, FlushAll = 1, FlushAsid = 3, FlushAsidKeepGlobals = 7 };
 
 /// One virtual CPU. Loads, stores and fetches that hit the first-level TLB are inline; everything
 /// else goes through resolve().
@@ -115,6 +122,7 @@ class Vcpu {
   // --- what pagers use ------------------------------------------------------------------------
   Tlb& tlb() { return tlb_; }
   WalkCache& walk_cache() { return walk_cache_; }
+  GuestPhysicalCache& guest_physical() { return guest_physical_; }
   /// The tag under which the hardware caches what it translates now.
   Context context() const { return context_; }
   /// Sets the guest's CR3 as emulated, with no effect on the TLB.
@@ -127,8 +135,22 @@ class Vcpu {
   void flush_page(Gva va);
   /// As INVPCID does natively.
   void flush_invpcid(InvpcidType type, u32 pcid, Gva va);
-  /// Flushes all that this VM has in this CPU's TLB.
+  /// Flushes all linear and combined mappings that this VM has in this CPU.
   void flush_space() { flush_tlb(FlushMatch::space(context_)); }
+  /// From now on the guest runs on this root of the second dimension: a number other than 0.
+  void use_ept(u32 ep4ta) { context_ = (context_ & ~kEp4taBits) | make_context(0, 0, ep4ta); }
+  /// The tag of guest-physical mappings made now: the EP4TA alone, or AMD's ASID, which all
+  /// mappings of a guest share there.
+  Context guest_physical_context() const {
+    return context_ & (cpu_.vendor == Vendor::Intel ? kEp4taBits : ~kPcidBits);
+  }
+  /// What an EPT violation or #NPF itself drops: the mappings that would translate the addresses.
+  void forget_translation(Gva va, Gpa gpa);
+  // The hypervisor's instructions. SDM vol. 3, *Operations that Invalidate Cached Mappings*.
+  void invvpid(InvvpidType type, u32 vpid, Gva va);
+  void invept(InveptType type, u32 ep4ta);
+  void invlpga(Gva va, u32 asid);
+  void tlb_control(TlbControl control, u32 asid);
 
  private:
   friend class Machine;
@@ -198,6 +220,7 @@ class Vcpu {
   AccessObserver* observer_ = nullptr;
   Tlb tlb_;
   WalkCache walk_cache_;
+  GuestPhysicalCache guest_physical_;
 };
 
 template <AccessKind kKind>

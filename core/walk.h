@@ -130,9 +130,10 @@ constexpr u32 page_fault_code(Access access, const Controls& c, WalkStatus statu
   return code;
 }
 
-/// Rights of a translation from the AND of an x86 walk: adds Sup, the complement of User.
+/// Rights of a translation from the AND of an x86 walk: adds Sup, the complement of User, and Read,
+/// which x86 entries cannot deny.
 constexpr u8 translation_rights(u64 walked) {
-  return static_cast<u8>(walked | (walked & rights::kUser ? 0 : rights::kSup));
+  return static_cast<u8>(walked | rights::kRead | (walked & rights::kUser ? 0 : rights::kSup));
 }
 constexpr bool permits(u8 held, u8 needed) { return (held & needed) == needed; }
 

@@ -18,6 +18,13 @@ constexpr ParamInfo kParams[] = {
     {"ad", ParamInfo::Kind::Choice, "cpu", "",
      "accessed and dirty flags in EPT entries; cpu: where the CPU has them; NPT always has", 0, 0,
      "cpu|on|off"},
+    {"levels", ParamInfo::Kind::Choice, "4", "",
+     "of the second dimension's tables, whatever the CPU has", 0, 0, "4|5"},
+    {"pml", ParamInfo::Kind::Choice, "cpu", "",
+     "dirty logging by the CPU's page-modification log; off: by write protection; cpu: where it "
+     "has "
+     "one and ad is on",
+     0, 0, "cpu|on|off"},
 };
 
 NestedFormat format_of(const Machine& machine, const Params& params) {
@@ -43,16 +50,28 @@ bool flags_of(const Machine& machine, const Params& params) {
   return ad == "cpu" ? machine.cpu().ept_ad : ad == "on";
 }
 
+bool log_of(const Machine& machine, const Params& params) {
+  const std::string& pml = params.text("pml");
+  const bool can = format_of(machine, params) == NestedFormat::Ept && flags_of(machine, params);
+  if (pml == "on" && !can) throw InputError("pager nested: pml=on needs format=ept and ad=on");
+  return pml == "cpu" ? can && machine.cpu().pml : pml == "on";
+}
+
 class NestedPager final : public Pager {
  public:
   NestedPager(Machine& machine, const Params& params)
       : machine_(machine),
+        logs_(machine.vcpu_count()),
+        pml_(log_of(machine, params)),
         cap_(page_cap(machine, params)),
-        ept_(machine.memory(), format_of(machine, params), flags_of(machine, params)) {
+        ept_(machine.memory(), format_of(machine, params), params.text("levels") == "5" ? 5 : 4,
+             flags_of(machine, params)) {
     assert(!machine.map().is_identity());
     second_.table = ept_.root();
+    second_.levels = ept_.levels();
     second_.rules = {machine.max_phys_bits(), true, flags_of(machine, params), true,
                      machine.cpu().pages_1g};
+    if (machine.config().prebacked) map_all();
   }
 
   Outcome walk(Vcpu& vcpu, Gva va, Access access) override {
@@ -67,6 +86,11 @@ class NestedPager final : public Pager {
   Resume handle(Vcpu& vcpu, const VmExit& exit) override;
   Gauges gauges() const override;
   TableUse table_use(std::span<const Gpa> roots) const override;
+  void start(Vcpu& vcpu) override { vcpu.use_ept(kEp4ta); }
+  void flush(Vcpu& vcpu) override;
+  void left_guest(Vcpu& vcpu) override { drain(vcpu.index()); }
+  void log_dirty(bool on) override;
+  u64 harvest_dirty() override;
 
  private:
   template <class Dimension>
@@ -75,12 +99,22 @@ class NestedPager final : public Pager {
   [[gnu::always_inline]] inline void cache_path(Vcpu& vcpu, Gva va, const Walk& w, u64 rights);
   template <class Dimension, class Walk>
   Outcome translated(const Controls& controls, const Walk& w) const;
-  Resume back(Vcpu& vcpu, Gpa gpa);
+  Resume back(Vcpu& vcpu, Gfn g);
+  void map_all();
+  void drain(unsigned vcpu) {
+    for (const Gfn g : logs_[vcpu].take()) dirty_[g.raw()] = true;
+  }
+  u64 watched_flag() const { return pml_ ? ept::kDirty : ept::kWrite; }
   Resume write_controls(Vcpu& vcpu, const Controls& to);
   PageSize leaf_size_for(Gfn g, PageSize backing) const;
   u64 pager_bytes() const { return ept_.table_pages() * (kPageBytes + Ept::kHeaderBytes); }
 
+  static constexpr u32 kEp4ta = 1;  // one VM has one set of tables
+
   Machine& machine_;
+  std::vector<DirtyLog> logs_;  // by vCPU, in use while pml_ and logging_
+  std::vector<bool> dirty_;     // by frame, while logging_
+  bool pml_, logging_ = false;
   PageSize cap_;
   Ept ept_;
   SecondRoot second_;
@@ -128,10 +162,15 @@ Outcome NestedPager::walk_in(Vcpu& vcpu, Gva va, Access access) {
     ++vcpu.counters[Event::WalkCacheHit];
     start = NestedStart::below(Hpa(hit.table), hit.level, hit.rights);
   }
-  NestedWalk<Dimension, PhysicalMemory> w(machine_.memory(), second_);
+  GuestPhysicalCache& cache = vcpu.guest_physical();
+  NestedWalk<Dimension, PhysicalMemory> w(
+      machine_.memory(), second_, {cache.on() ? &cache : nullptr, vcpu.guest_physical_context()},
+      logging_ && pml_ ? &logs_[vcpu.index()] : nullptr);
   const NestedEnd end = w.run(start, va, access, controls, machine_.guest_rules(controls));
   vcpu.counters[Event::TableRefGuest] += w.guest_refs();
   vcpu.counters[Event::TableRefNested] += w.second_refs();
+  vcpu.counters[Event::NestedCacheHit] += w.cache_hits();
+  vcpu.counters[Event::NestedTlbHit] += w.tlb_hits();
   if (end == NestedEnd::Ok) [[likely]] {
     cache_path(vcpu, va, w, start.guest.rights);
     return translated<Dimension>(controls, w);
@@ -140,11 +179,16 @@ Outcome NestedPager::walk_in(Vcpu& vcpu, Gva va, Access access) {
     return Outcome::fault_of(GuestFault::Kind::PageFault, w.error_code(), va);
   }
   VmExit exit;
-  exit.reason = end == NestedEnd::Violation ? ExitReason::EptViolation : ExitReason::EptMisconfig;
+  exit.reason = end == NestedEnd::Violation ? ExitReason::EptViolation
+                : end == NestedEnd::LogFull ? ExitReason::PmlFull
+                                            : ExitReason::EptMisconfig;
   exit.access = access;
   exit.gva = va;
   exit.gpa = w.gpa();
-  if (end == NestedEnd::Violation) exit.qualification = w.qualification();
+  if (end == NestedEnd::Violation) {
+    exit.qualification = w.qualification();
+    vcpu.forget_translation(va, w.gpa());
+  }
   return Outcome::exit_with(exit);
 }
 
@@ -167,7 +211,9 @@ std::optional<ExitReason> NestedPager::intercepts_change(const Controls& from,
 Resume NestedPager::handle(Vcpu& vcpu, const VmExit& exit) {
   switch (exit.reason) {
     case ExitReason::EptViolation:
-      return back(vcpu, exit.gpa);
+      return back(vcpu, exit.gpa.frame());
+    case ExitReason::PmlFull:
+      return Resume::retry();  // left_guest emptied it; Linux, handle_pml_full
     case ExitReason::EptMisconfig:
       throw RunError("EPT misconfiguration at guest-physical address " +
                      std::to_string(exit.gpa.raw()));
@@ -184,19 +230,38 @@ Resume NestedPager::handle(Vcpu& vcpu, const VmExit& exit) {
 /// Gives the frame memory if it has none and maps it. Adding a mapping makes nothing stale: the
 /// violation itself dropped what the vCPU had cached for the address (SDM vol. 3, *Operations that
 /// Invalidate Cached Mappings*).
-Resume NestedPager::back(Vcpu& vcpu, Gpa gpa) {
+Resume NestedPager::back(Vcpu& vcpu, Gfn g) {
   ++vcpu.counters[Event::PfTaken];
+  if (logging_ && ept_.allow_write(g)) {
+    // Linux, fast_page_fault: an atomic exchange of the entry, without the lock.
+    dirty_[g.raw()] = true;
+    ++vcpu.counters[Event::PfFast];
+    ++vcpu.counters[Event::PfFixed];
+    return Resume::retry();
+  }
   ++vcpu.counters[Event::LockAcquisition];
-  const Backing backing = machine_.map().back(gpa.frame());
-  const bool changed =
-      ept_.map(gpa.frame(), backing.frame, leaf_size_for(gpa.frame(), backing.size));
+  const Backing backing = machine_.map().back(g);
+  const bool changed = ept_.map(g, backing.frame, leaf_size_for(g, backing.size));
+  // A page mapped while writes are logged is mapped writable and taken for written, as make_spte
+  // does.
+  if (changed && logging_) dirty_[g.raw()] = true;
   ++vcpu.counters[changed ? Event::PfFixed : Event::PfSpurious];
   return Resume::retry();
+}
+
+void NestedPager::map_all() {
+  for (Gfn g(0); machine_.map().contains(g);) {
+    const Backing backing = machine_.map().back(g);
+    const PageSize size = leaf_size_for(g, backing.size);
+    ept_.map(g, backing.frame, size);
+    g = g + page_bytes(size) / kPageBytes;
+  }
 }
 
 /// As large as the backing and the cap allow, all of it inside guest memory (Linux, *The x86 kvm
 /// shadow mmu*, on large pages: inside one memory slot).
 PageSize NestedPager::leaf_size_for(Gfn g, PageSize backing) const {
+  if (logging_) return PageSize::k4K;
   PageSize size = min_size(cap_, backing);
   while (size != PageSize::k4K &&
          !machine_.map().contains(g.base().align_down(size), page_bytes(size))) {
@@ -213,7 +278,7 @@ Resume NestedPager::write_controls(Vcpu& vcpu, const Controls& to) {
   if (from.smep != to.smep || from.smap != to.smap || from.levels != to.levels ||
       from.nxe != to.nxe || from.pge != to.pge || (from.pcide && !to.pcide)) {
     ++vcpu.counters[Event::TlbFlush];
-    vcpu.flush_space();
+    flush(vcpu);
   }
   return Resume::completed();
 }
@@ -228,10 +293,52 @@ Gauges NestedPager::gauges() const {
   g.table_pages = ept_.table_pages();
   g.table_bytes = ept_.table_pages() * kPageBytes;
   g.pager_bytes = pager_bytes();
-  // No table is ever given back.
-  g.table_bytes_peak = g.table_bytes;
-  g.pager_bytes_peak = g.pager_bytes;
+  g.table_bytes_peak = ept_.table_pages_peak() * kPageBytes;
+  g.pager_bytes_peak = ept_.table_pages_peak() * (kPageBytes + Ept::kHeaderBytes);
   return g;
+}
+
+/// Linux flushes a VM with EPT by INVEPT of its root, one with NPT by its ASID.
+void NestedPager::flush(Vcpu& vcpu) {
+  if (vcpu.cpu().vendor == Vendor::Intel) {
+    vcpu.invept(InveptType::Single, kEp4ta);
+  } else {
+    vcpu.tlb_control(TlbControl::FlushAsid, (vcpu.context() & kVpidBits) >> 12);
+  }
+}
+
+/// Linux, kvm_mmu_slot_apply_flags and vmx_update_cpu_dirty_logging: small pages only while writes
+/// are logged, large ones again after it.
+void NestedPager::log_dirty(bool on) {
+  if (on == logging_) return;
+  for (unsigned i = 0; i < machine_.vcpu_count(); ++i) (void)logs_[i].take();
+  logging_ = on;
+  dirty_.assign(machine_.map().bytes() / kPageBytes, false);
+  if (on) {
+    ept_.watch_all(watched_flag());
+  } else {
+    for (Gfn g(0); machine_.map().contains(g);) {
+      const auto backing = machine_.map().find(g);
+      const PageSize size = backing ? leaf_size_for(g, backing->size) : PageSize::k4K;
+      if (size != PageSize::k4K) ept_.merge(g, backing->frame, size);
+      g = g + page_bytes(size) / kPageBytes;
+    }
+  }
+  machine_.flush_all(nullptr);
+}
+
+u64 NestedPager::harvest_dirty() {
+  if (!logging_) return 0;
+  if (pml_) machine_.interrupt_all(nullptr);  // exits empty the logs
+  u64 count = 0;
+  for (u64 g = 0; g < dirty_.size(); ++g) {
+    if (!dirty_[g]) continue;
+    dirty_[g] = false;
+    ++count;
+    ept_.take(Gfn(g), watched_flag());
+  }
+  if (count != 0) machine_.flush_all(nullptr);
+  return count;
 }
 
 /// The tables are the VM's, whatever its processes: no root needs one of its own.

@@ -1,5 +1,9 @@
 #pragma once
 
+#include <utility>
+#include <vector>
+
+#include "core/guest_physical_cache.h"
 #include "core/walk.h"
 
 namespace mmuscope {
@@ -23,6 +27,7 @@ enum class NestedEnd : u8 {
   GuestFault,        ///< #PF of the guest's own
   Violation,         ///< EPT violation or #NPF
   Misconfiguration,  ///< EPT misconfiguration
+  LogFull,           ///< page-modification log-full exit
 };
 
 /// EPT as second dimension. SDM vol. 3, *EPT Violations*, *Accessed and Dirty Flags for EPT*.
@@ -52,7 +57,8 @@ struct EptDimension {
   }
   /// The rights (namespace rights) that the entries take from a guest translation.
   static constexpr u8 denies(u64 walked) {
-    return static_cast<u8>((walked & ept::kWrite ? 0 : rights::kWrite | rights::kStoreOk) |
+    return static_cast<u8>((walked & ept::kRead ? 0 : rights::kRead) |
+                           (walked & ept::kWrite ? 0 : rights::kWrite | rights::kStoreOk) |
                            (walked & ept::kExec ? 0 : rights::kExec));
   }
 };
@@ -90,7 +96,28 @@ struct NptDimension {
 /// The tables of the second dimension as the hardware is told about them (EPTP, nCR3).
 struct SecondRoot {
   Hpa table;
+  unsigned levels = 4;
   WalkRules rules;  ///< of the host; accessed_dirty is bit 6 of an EPTP
+};
+
+/// What a CPU keeps of the second dimension alone, and the tag of what is kept now.
+struct SecondCaches {
+  GuestPhysicalCache* cache = nullptr;  ///< none: every address is walked from the root
+  Context tag = 0;
+};
+
+/// The page-modification log of a vCPU: 512 guest-physical page addresses, written down when a D
+/// flag of the second dimension goes from 0 to 1. SDM vol. 3, *Page-Modification Logging*.
+class DirtyLog {
+ public:
+  static constexpr std::size_t kCapacity = 512;
+  bool full() const { return pages_.size() >= kCapacity; }
+  void add(Gpa a) { pages_.push_back(a.frame()); }
+  /// Empties it: what was in it.
+  std::vector<Gfn> take() { return std::exchange(pages_, {}); }
+
+ private:
+  std::vector<Gfn> pages_;
 };
 
 /// Where a walk through both dimensions starts: at the guest's root, or further down, where a
@@ -115,9 +142,11 @@ template <class Dimension, class Memory>
 class NestedWalk {
  public:
   using Second = typename Dimension::Format;
-  static constexpr unsigned kSecondLevels = 4;
 
-  NestedWalk(Memory& memory, const SecondRoot& second) : memory_(memory), second_(second) {}
+  /// `log`: where newly dirty pages are logged, if they are.
+  NestedWalk(Memory& memory, const SecondRoot& second, SecondCaches caches = {},
+             DirtyLog* log = nullptr)
+      : memory_(memory), second_(second), caches_(caches), log_(log) {}
 
   /// Translates va for the access and sets A and D in both dimensions. Each guest entry is judged
   /// before the next one's address is translated, the guest's rights before the final address is.
@@ -136,7 +165,7 @@ class NestedWalk {
     }
     const Gpa gpa = guest_.translate(va);
     if (!translate(gpa, final_access(access.kind))) return end_;
-    where_ = path_.translate(gpa);
+    where_ = host_;
     return NestedEnd::Ok;
   }
 
@@ -155,13 +184,16 @@ class NestedWalk {
   }
   /// After GuestFault.
   u32 error_code() const { return error_code_; }
-  /// After Violation and Misconfiguration: the guest-physical address that was not translated.
+  /// After all but Ok and GuestFault: the guest-physical address that was not translated.
   Gpa gpa() const { return gpa_; }
   /// After Violation: the exit qualification or EXITINFO1.
   u64 qualification() const { return qualification_; }
   /// Entries read in each dimension.
   u64 guest_refs() const { return guest_refs_; }
   u64 second_refs() const { return second_refs_; }
+  /// Translations of the second dimension that its caches shortened, and that its TLB did alone.
+  u64 cache_hits() const { return cache_hits_; }
+  u64 tlb_hits() const { return tlb_hits_; }
 
  private:
   [[gnu::always_inline]] WalkVerdict walk_guest(const NestedStart& start, Gva va, Access access,
@@ -173,8 +205,8 @@ class NestedWalk {
         table_rights_[level] = Second::kAllRights;
       } else {
         if (!translate(where, SecondAccess::TableRead)) return false;
-        entry_at_[level] = path_.translate(where);
-        table_rights_[level] = path_.rights;
+        entry_at_[level] = host_;
+        table_rights_[level] = rights_;
       }
       entry = memory_.read(entry_at_[level]);
       ++guest_refs_;
@@ -191,16 +223,21 @@ class NestedWalk {
                                         update);
   }
 
-  /// Walks the second dimension into path_, judges the rights and sets its flags.
+  /// Translates into host_ and rights_: by the nested TLB, or by a walk of the second dimension
+  /// into path_, whose rights are judged and flags set.
   [[gnu::always_inline]] bool translate(Gpa gpa, SecondAccess why) {
-    walk<Second>(path_, {second_.table, kSecondLevels}, gpa, second_.rules,
-                 [&](Hpa where, unsigned, u64& entry) {
-                   entry = memory_.read(where);
-                   return true;
-                 });
+    WalkStart<Second> start{second_.table, second_.levels};
+    if (caches_.cache != nullptr) {
+      if (!is_final(why) && from_nested_tlb(gpa, why)) return true;
+      start_from_cache(gpa, start);
+    }
+    walk<Second>(path_, start, gpa, second_.rules, [&](Hpa where, unsigned, u64& entry) {
+      entry = memory_.read(where);
+      return true;
+    });
     second_refs_ += path_.reads();
-    // Four levels translate 48 bits and nothing above them.
-    if (gpa.raw() >> (kPageShift + 9 * kSecondLevels)) [[unlikely]] {
+    // Four levels translate 48 bits and nothing above them; five translate all there are.
+    if (gpa.raw() >> (kPageShift + 9 * second_.levels)) [[unlikely]] {
       path_.status = WalkStatus::NotPresent;
       path_.rights = 0;
     }
@@ -211,13 +248,65 @@ class NestedWalk {
     if (Dimension::sets_flags(second_.rules)) {
       const bool write = Dimension::writes(why, second_.rules);
       if (needs_flags(path_, write)) [[unlikely]] {
-        set_flags(path_, write, [&](Hpa where, unsigned, u64 seen, u64 bits) {
-          memory_.write(where, seen | bits);
-          return true;
-        });
+        if (!set_second_flags(gpa, write)) return false;
       }
     }
+    host_ = path_.translate(gpa);
+    rights_ = path_.rights;
+    if (caches_.cache != nullptr) remember(gpa, why, start.rights);
     return true;
+  }
+
+  /// False if a flag must be set and the log has no room: nothing is set then.
+  bool set_second_flags(Gpa gpa, bool write) {
+    if (log_ != nullptr) {
+      if (log_->full()) {
+        end_ = NestedEnd::LogFull;
+        gpa_ = gpa;
+        return false;
+      }
+      if (write && !(path_.entry[path_.level] & Second::kDirty)) log_->add(gpa);
+    }
+    return set_flags(path_, write, [&](Hpa where, unsigned, u64 seen, u64 bits) {
+      memory_.write(where, seen | bits);
+      return true;
+    });
+  }
+
+  /// Only if the entry grants what is asked and leaves no flag to set.
+  bool from_nested_tlb(Gpa gpa, SecondAccess why) {
+    const NestedTlb::Entry* e = caches_.cache->find_page(gpa, caches_.tag);
+    const u64 asked = Dimension::asks(why, second_.rules);
+    if (e == nullptr || (e->rights & asked) != asked) return false;
+    const bool flags = Dimension::sets_flags(second_.rules);
+    if (flags && Dimension::writes(why, second_.rules) && !e->dirty) return false;
+    ++tlb_hits_;
+    host_ = e->translate(gpa);
+    rights_ = e->rights;
+    return true;
+  }
+
+  void start_from_cache(Gpa gpa, WalkStart<Second>& start) {
+    const auto hit = caches_.cache->tables().find(gpa, caches_.tag);
+    if (hit.level == 0) return;
+    ++cache_hits_;
+    start = {Hpa(hit.table), hit.level, hit.rights};
+  }
+
+  void remember(Gpa gpa, SecondAccess why, u64 rights) {
+    for (unsigned level = path_.start_level; level > path_.level; --level) {
+      rights &= Second::rights_of(path_.entry[level]);
+      caches_.cache->tables().insert(gpa, level, caches_.tag, path_.table_below(level), rights);
+    }
+    if (is_final(why)) return;
+    NestedTlb::Entry e;
+    e.base = gpa.align_down(path_.size());
+    e.page = path_.page();
+    e.rights = path_.rights;
+    e.context = caches_.tag;
+    e.size = path_.size();
+    e.dirty = (path_.entry[path_.level] & Second::kDirty) != 0;
+    caches_.cache->insert_page(e);
   }
 
   bool stop(Gpa gpa, SecondAccess why, WalkStatus status, u64 walked) {
@@ -233,7 +322,11 @@ class NestedWalk {
   WalkPath<Second> path_;
   std::array<Hpa, kMaxLevels + 1> entry_at_;      // by level, of the entries read
   std::array<u64, kMaxLevels + 1> table_rights_;  // the same
-  u64 guest_refs_ = 0, second_refs_ = 0;
+  const SecondCaches caches_;
+  DirtyLog* const log_;
+  u64 guest_refs_ = 0, second_refs_ = 0, cache_hits_ = 0, tlb_hits_ = 0;
+  Hpa host_;        // of the last address translated
+  u64 rights_ = 0;  // the second dimension's for it
   Hpa where_;
   NestedEnd end_ = NestedEnd::Violation;
   u32 error_code_ = 0;

@@ -196,6 +196,7 @@ Observed run_two_stages(const Case& c, const SecondRoot& root, CaseMemory& memor
       return {"pf", {{"error_code", walk.error_code()}}};
     case NestedEnd::Misconfiguration:
       return {"ept_misconfig", {{"gpa", walk.gpa().raw()}}};
+    case NestedEnd::LogFull:  // nothing is logged here
     case NestedEnd::Violation:
       break;
   }

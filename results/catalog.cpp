@@ -35,12 +35,30 @@ constexpr std::array kPagers = {
 };
 
 constexpr std::array kMachineParams = {
-    ParamInfo{"backing", ParamInfo::Kind::Choice, "4k", "",
-              "size of the host pages under guest memory, the same for every pager", 0, 0,
-              "4k|2m|1g"},
-    ParamInfo{"walk-caches", ParamInfo::Kind::Choice, "1d", "",
-              "paging-structure caches: none, or those of the guest-virtual dimension", 0, 0,
-              "off|1d"},
+    ParamInfo{
+        "backing", ParamInfo::Kind::Choice, "4k", "",
+        "host pages under guest memory, the same for every pager; mixed: 1g where fragmentation "
+        "allows, else 2m, else 4k",
+        0, 0, "4k|2m|1g|mixed"},
+    ParamInfo{"fragmentation", ParamInfo::Kind::Real, "0.5", "",
+              "with backing=mixed: share of the host's 1g regions, and of the 2m regions in those, "
+              "that cannot be one page; the seed says which",
+              0, 1, ""},
+    ParamInfo{"prebacked", ParamInfo::Kind::Switch, "off", "",
+              "host pages are all there before the run, and mapped where the VM has tables of its "
+              "own",
+              0, 0, ""},
+    ParamInfo{"vpid", ParamInfo::Kind::Switch, "on", "",
+              "tags of the TLB by VM (VPID, ASID); off: every exit and entry flushes it", 0, 0, ""},
+    ParamInfo{"tlb-scale", ParamInfo::Kind::Real, "1", "",
+              "TLB entries of every level, as a multiple of the CPU's", 0.25, 8, ""},
+    ParamInfo{
+        "walk-caches", ParamInfo::Kind::Choice, "1d", "",
+        "paging-structure caches: none, of the guest-virtual dimension, of both, and a nested "
+        "TLB besides",
+        0, 0, "off|1d|2d|2d+ntlb"},
+    ParamInfo{"guest-levels", ParamInfo::Kind::Choice, "4", "",
+              "levels of the guest kernel's page tables, whatever the CPU has", 0, 0, "4|5"},
     ParamInfo{"quantum", ParamInfo::Kind::Count, "64", "accesses",
               "turn of each vCPU when there are several", 1, 1e9, ""},
 };

@@ -149,6 +149,9 @@ constexpr std::array kSuiteColumns = {
     Column<SuiteRow>{"refs_per_walk", Kind::Ratio, "references", kTranslation,
                      "table_refs / walks; empty where nothing was walked", refs_per_walk},
     event<Event::WalkCacheHit>("walks", kTranslation),
+    event<Event::NestedCacheHit>("walks", kTranslation),
+    event<Event::NestedTlbHit>("translations", kTranslation),
+    event<Event::TlbSplinter>("translations", kTranslation),
 
     Column<SuiteRow>{"exits", Kind::Counter, "exits", kExits, "VM exits, the sum of all exits_*",
                      [](const SuiteRow& r) -> Value { return total_exits(counters(r)); }},
@@ -160,6 +163,7 @@ constexpr std::array kSuiteColumns = {
     event<Event::ExitCr4>("exits", kExits),
     event<Event::ExitEptViolation>("exits", kExits),
     event<Event::ExitEptMisconfig>("exits", kExits),
+    event<Event::ExitPmlFull>("exits", kExits),
     event<Event::ExitInterrupt>("exits", kExits),
     event<Event::ExitMsrWrite>("exits", kExits),
 
@@ -167,6 +171,7 @@ constexpr std::array kSuiteColumns = {
     event<Event::PfFixed>("faults", kMmu),
     event<Event::PfEmulate>("faults", kMmu),
     event<Event::PfSpurious>("faults", kMmu),
+    event<Event::PfFast>("faults", kMmu),
     event<Event::PfGuest>("faults", kMmu),
     event<Event::MmuCacheMiss>("pages", kMmu),
     event<Event::MmuPteWrite>("writes", kMmu),
@@ -188,6 +193,8 @@ constexpr std::array kSuiteColumns = {
                      gauge<&Gauges::pages_1g>},
     event<Event::TlbFlush>("flushes", kMmu),
     event<Event::Invlpg>("instructions", kMmu),
+    event<Event::DirtyHarvest>("harvests", kMmu),
+    event<Event::DirtyPage>("pages", kMmu),
 
     Column<SuiteRow>{"guest_table_bytes_peak", Kind::Gauge, "bytes", kMemory,
                      "the most that the guest's own tables took at any sample",

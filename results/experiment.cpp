@@ -15,14 +15,30 @@ PageSize backing_of(const Params& machine) {
   return name == "4k" ? PageSize::k4K : name == "2m" ? PageSize::k2M : PageSize::k1G;
 }
 
+WalkCaches walk_caches_of(const Params& machine) {
+  const std::string& name = machine.text("walk-caches");
+  return name == "off"  ? WalkCaches::Off
+         : name == "1d" ? WalkCaches::OneD
+         : name == "2d" ? WalkCaches::TwoD
+                        : WalkCaches::TwoDTlb;
+}
+
 MachineConfig config_of(const Experiment& e, u64 memory_bytes) {
   MachineConfig config;
   config.cpu = e.cpu;
   config.memory_bytes = memory_bytes;
   config.backing = backing_of(e.machine);
   config.vcpus = e.vcpus;
-  config.walk_caches = e.machine.text("walk-caches") != "off";
+  if (e.machine.text("backing") == "mixed") {
+    config.fragmented = static_cast<u32>(e.machine.real("fragmentation") * 1e6 + 0.5);
+  }
+  config.prebacked = e.machine.on("prebacked");
+  config.seed = e.seed;
+  config.walk_caches = walk_caches_of(e.machine);
+  config.vpid = e.machine.on("vpid");
+  config.tlb_percent = static_cast<unsigned>(e.machine.real("tlb-scale") * 100 + 0.5);
   config.virtualized = e.pager->virtualized;
+  config.guest_levels = e.machine.text("guest-levels") == "5" ? 5 : 4;
   config.quantum = e.machine.count("quantum");
   return config;
 }
@@ -106,7 +122,7 @@ Result run_experiment(const Experiment& experiment) {
 u64 total_exits(const Counters& counters) {
   u64 sum = 0;
   for (unsigned e = static_cast<unsigned>(Event::ExitPageFault);
-       e <= static_cast<unsigned>(Event::ExitMsrWrite); ++e) {
+       e <= static_cast<unsigned>(Event::ExitPmlFull); ++e) {
     sum += counters[static_cast<Event>(e)];
   }
   return sum;

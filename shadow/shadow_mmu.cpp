@@ -97,6 +97,7 @@ bool ShadowMmu::intercepts(ExitReason reason) const {
       return true;
     case ExitReason::EptViolation:
     case ExitReason::EptMisconfig:
+    case ExitReason::PmlFull:
       return false;
   }
   return false;

@@ -7,7 +7,7 @@
 namespace mmuscope {
 
 std::span<const WorkloadInfo> workload_catalog() {
-  static const std::array<WorkloadInfo, 7> kWorkloads = {{
+  static const std::array<WorkloadInfo, 8> kWorkloads = {{
       {"touch", "reads and writes one block of memory, in order or at random", touch_params(),
        make_touch},
       {"churn", "allocates a block, touches it page by page, releases it, again and again",
@@ -18,6 +18,8 @@ std::span<const WorkloadInfo> workload_catalog() {
        make_switch},
       {"database", "skewed random reads and some writes over large tables that stay mapped",
        database_params(), make_database},
+      {"migrate", "random accesses while the host, as for a live migration, harvests dirty pages",
+       migrate_params(), make_migrate},
       {"trace", "replays a recorded program", trace_params(), make_trace_workload},
   }};
   return kWorkloads;

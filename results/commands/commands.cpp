@@ -17,6 +17,8 @@ constexpr std::array kCommands = {
             "machine-level scenarios: what each step counts, or whether it is as expected",
             scenario_command},
     Command{"cases", "single-access MMU cases: passed and failed", cases_command},
+    Command{"walks", "what one page walk reads, for every depth, page size and cache",
+            walks_command},
     Command{"live", "scenarios on this host's own KVM, its counters beside the emulator's",
             live_command},
     Command{"host", "what this machine has for virtualizing memory, and which pager does the same",

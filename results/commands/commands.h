@@ -27,6 +27,7 @@ int suite_command(const Args& args);
 int merge_command(const Args& args);
 int scenario_command(const Args& args);
 int cases_command(const Args& args);
+int walks_command(const Args& args);
 int live_command(const Args& args);
 int host_command(const Args& args);
 int trace_command(const Args& args);

@@ -100,6 +100,7 @@ std::vector<CsvRow> cpu_rows() {
       rows.push_back({name, description, structure, std::to_string(c.entries),
                       std::to_string(c.ways), "", std::string(name_of(c.sure))});
     };
+    cache("PML5E cache", cpu.pml5e);
     cache("PML4E cache", cpu.pml4e);
     cache("PDPTE cache", cpu.pdpte);
     cache("PDE cache", cpu.pde);

@@ -83,7 +83,7 @@ class BenchGuest {
     MachineConfig c;
     c.memory_bytes = table_bytes(shape) + shape.data_bytes;
     c.virtualized = pager.virtualized;
-    c.walk_caches = shape.walk_caches;
+    c.walk_caches = shape.walk_caches ? WalkCaches::OneD : WalkCaches::Off;
     c.vcpus = shape.vcpus;
     return c;
   }

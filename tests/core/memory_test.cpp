@@ -57,7 +57,7 @@ TEST_CASE("zero_bytes clears whatever stands there") {
 TEST_CASE("a guest frame gets its host page on first use and keeps it") {
   for (const PageSize size : {PageSize::k4K, PageSize::k2M, PageSize::k1G}) {
     PhysicalMemory memory(u64{4} << 30, u64{1} << 24);
-    MemoryMap map(memory, u64{4} << 30, size);
+    MemoryMap map(memory, u64{4} << 30, {size});
     const Gfn frame(0x80123);
     CHECK_FALSE(map.find(frame));
     const Backing b = map.back(frame);
@@ -76,7 +76,7 @@ TEST_CASE("a guest frame gets its host page on first use and keeps it") {
 
 TEST_CASE("there is nothing beyond the guest's memory") {
   PhysicalMemory memory(u64{1} << 30, u64{1} << 24);
-  MemoryMap map(memory, 10 * kPageBytes, PageSize::k4K);
+  MemoryMap map(memory, 10 * kPageBytes, {});
   CHECK(map.contains(Gfn(9)));
   CHECK_FALSE(map.contains(Gfn(10)));
   CHECK(map.contains(Gpa(10 * kPageBytes - 8), 8));

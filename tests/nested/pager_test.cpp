@@ -27,8 +27,10 @@ struct Refs {
 };
 
 /// What a load at kVa reads when nothing is cached and all memory is backed and mapped.
-Refs cold_refs(PageSize guest, PageSize backing, const std::string& keys = "") {
-  NestedRig rig(config_of(backing), keys);
+Refs cold_refs(PageSize guest, PageSize backing, const std::string& keys = "", u8 levels = 4) {
+  MachineConfig config = config_of(backing);
+  config.guest_levels = levels;
+  NestedRig rig(config, keys);
   rig.tables.map(rig.root, kVa, Gpa(2 * kGiB), kUser, guest);
   rig.vcpu().load(kVa);
   rig.vcpu().flush_space();
@@ -67,6 +69,34 @@ TEST_CASE("the walk's length is (g+1)(e+1)-1 in both formats and at every cap") 
       CHECK(cold_refs(guest, k1G, page + ",format=npt").sum() == (g + 1) * (e + 1) - 1);
     }
   }
+}
+
+TEST_CASE("five levels in either dimension lengthen the walk") {
+  using enum PageSize;
+  CHECK(cold_refs(k4K, k4K, "levels=5", 5).sum() == 35);
+  CHECK(cold_refs(k4K, k4K, "levels=5,format=npt", 5).sum() == 35);
+  CHECK(cold_refs(k4K, k4K, "", 5).sum() == 29);
+  CHECK(cold_refs(k4K, k4K, "levels=5").sum() == 29);
+  CHECK(cold_refs(k2M, k1G, "levels=5", 5).sum() == 19);
+}
+
+TEST_CASE("addresses of the fifth level are translated and cached by their own level") {
+  MachineConfig config = config_of(PageSize::k4K);
+  config.guest_levels = 5;
+  NestedRig rig(config, "levels=5");
+  const Gva low{u64{3} << 48}, high = low + (u64{1} << 39);  // one PML5E, two PML4Es
+  rig.tables.map(rig.root, low, Gpa(4 << 20), kUser);
+  rig.tables.map(rig.root, high, Gpa(5 << 20), kUser);
+  rig.vcpu().store(low, u64{7});
+  rig.vcpu().store(high, u64{8});
+  CHECK(rig.machine.host_read(Gpa(5 << 20)) == 8);
+  rig.vcpu().flush_space();
+  rig.vcpu().load(low);
+  const Counters before = rig.vcpu().counters;
+  CHECK(rig.vcpu().load(high) == 8);
+  const Counters d = rig.vcpu().counters - before;
+  CHECK(d[Event::WalkCacheHit] == 1);
+  CHECK(d[Event::TableRefGuest] == 4);  // from the PML4 on
 }
 
 TEST_CASE("natively the same walk reads 4 entries") {

@@ -26,6 +26,9 @@ struct NestedRig {
                 }),
         tables(machine, Gpa(kTables)),
         root(tables.new_table()) {
+    Controls controls;
+    controls.levels = config.guest_levels;
+    vcpu().set_controls(controls);
     vcpu().write_cr3(root.raw());
   }
 

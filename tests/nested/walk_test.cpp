@@ -24,7 +24,7 @@ struct TwoTables {
 
   explicit TwoTables(bool flags = true)
       : memory(1 << 21, 1 << 21),
-        tables(memory, kNpt ? NestedFormat::Npt : NestedFormat::Ept, flags) {
+        tables(memory, kNpt ? NestedFormat::Npt : NestedFormat::Ept, 4, flags) {
     root.table = tables.root();
     root.rules.accessed_dirty = flags;
     for (u64 frame = 1; frame <= 5; ++frame) {

@@ -80,7 +80,7 @@ TEST_CASE("command: bad input is one line, exit 2, and nothing written") {
       {"run --workload fork --pager native:x=1", "unknown key 'x'; valid: none"},
       {"run --workload fork --pager nested:page=8k", "page=8k is not valid; valid: 4k|2m|1g"},
       {"run --workload fork --pager native --cpu pentium", "valid"},
-      {"run --workload fork --pager native --set backing=3k", "valid: 4k|2m|1g"},
+      {"run --workload fork --pager native --set backing=3k", "valid: 4k|2m|1g|mixed"},
       {"run --workload fork --pager native --set bakcing=4k", "did you mean 'backing'?"},
       {"run --workload fork --pager native --vcpus 65", "from 1 to 64"},
       {"run --workload fork --pager native --vcpus=-1", "from 1 to 64"},

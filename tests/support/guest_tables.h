@@ -5,7 +5,7 @@
 
 namespace mmuscope {
 
-/// Lays out 4-level guest tables by hand, through the harness's door, for tests and benchmarks that
+/// Lays out guest tables by hand, of as many levels as the machine is configured for, through the harness's door, for tests and benchmarks that
 /// need no guest kernel. Tables are taken upwards from `first_table`.
 class GuestTables {
  public:
@@ -13,7 +13,7 @@ class GuestTables {
   static constexpr u64 kSupRw = x86::kPresent | x86::kWrite;
   static constexpr u64 kTouched = x86::kAccessed | x86::kDirty;
 
-  GuestTables(Machine& machine, Gpa first_table) : machine_(machine), next_(first_table) {}
+  GuestTables(Machine& machine, Gpa first_table) : machine_(machine), levels_(machine.config().guest_levels), next_(first_table) {}
 
   Gpa new_table() {
     const Gpa table = next_;
@@ -26,7 +26,7 @@ class GuestTables {
   /// Address of the entry of `level` on the way to va; makes the tables above it, with all rights.
   Gpa entry(Gpa root, Gva va, unsigned level) {
     Gpa table = root;
-    for (unsigned l = 4; l > level; --l) {
+    for (unsigned l = levels_; l > level; --l) {
       const Gpa where = table + 8 * table_index(va, l);
       u64 e = machine_.host_read(where);
       if (!(e & x86::kPresent)) {
@@ -49,6 +49,7 @@ class GuestTables {
 
  private:
   Machine& machine_;
+  unsigned levels_;
   Gpa next_;
 };
 

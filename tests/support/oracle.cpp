@@ -274,10 +274,25 @@ bool Oracle::agrees(const Seen& seen, const Reference& r) const {
   return backing && backing->frame.base() + Gpa(r.gpa).page_offset() == seen.where;
 }
 
+/// An exit makes an access begin anew, and drops what the address's first walk went by: the flags
+/// that this walk set are then left in entries that the last one does not use.
+void Oracle::allow_flags(const Seen& seen, const Candidate& c) {
+  if (c.result.end != Reference::End::Ok) return;
+  for (const u64 gpa : c.result.entries) {
+    if (gpa / 8 >= words_) continue;
+    const bool leaf = gpa == c.result.entries.back();
+    const u64 flags = 0x20 | (leaf && seen.access.is_write() ? kEntryDirty : 0);
+    memory_[gpa / 8] |= machine_.host_read(Gpa(gpa)) & flags;
+  }
+}
+
 /// A and D: set where they must be, and nothing else changed, in the entries of this walk. Where
 /// other outcomes were permitted too, they may be set or not.
 void Oracle::check_flags(const Seen& seen, const std::vector<Candidate>& candidates, u64 stored_at,
                          u64 stored_bytes) {
+  if (candidates.size() > 1) {
+    for (const Candidate& c : candidates) allow_flags(seen, c);
+  }
   for (const Candidate& c : candidates) {
     if (!agrees(seen, c.result)) continue;
     check_flags_of(seen, c, stored_at, stored_bytes, candidates.size() == 1);

@@ -108,6 +108,7 @@ class Oracle final : public AccessObserver {
   void collect(const VcpuView& v, u64 root, u64 root_until, u64 va, Access access,
                std::vector<Candidate>& out);
   bool agrees(const Seen& seen, const Reference& r) const;
+  void allow_flags(const Seen& seen, const Candidate& c);
   void check_flags(const Seen& seen, const std::vector<Candidate>& candidates, u64 stored_at,
                    u64 stored_bytes);
   void check_flags_of(const Seen& seen, const Candidate& c, u64 stored_at, u64 stored_bytes,

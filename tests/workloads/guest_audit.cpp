@@ -38,7 +38,7 @@ class Audit {
   void check_space(AddressSpace& space) {
     space_ = &space;
     table_pages_ = 0;
-    check_table(space.root, 4, Gva(0));
+    check_table(space.root, machine_.config().guest_levels, Gva(0));
     CHECK(space.table_pages == table_pages_);
   }
 
@@ -48,7 +48,7 @@ class Audit {
     const u64 reach = u64{1} << (kPageShift + 9 * (level - 1));
     for (unsigned i = 0; i < kEntriesPerTable; ++i) {
       const u64 entry = machine_.host_read(table + 8 * i);
-      if (level == 4 && i >= kFirstKernelEntry) {
+      if (level == machine_.config().guest_levels && i >= kFirstKernelEntry) {
         CHECK(entry == machine_.host_read(kernel_.boot_image().root + 8 * i));
         continue;
       }

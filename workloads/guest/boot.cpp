@@ -62,19 +62,27 @@ BootImage write_boot_image(Machine& machine) {
   DirectMapWriter writer(machine);
   BootImage image;
   image.root = writer.new_table();
-  writer.fill(image.root, 4, table_index(Gva(kDirectMapBase), 4), 0);
+  Gpa table = image.root;
+  for (unsigned level = machine.config().guest_levels; level > 4; --level) {
+    const Gpa below = writer.new_table();
+    machine.host_write(table + 8 * table_index(Gva(kDirectMapBase), level),
+                       below.raw() | kKernelTable);
+    table = below;
+  }
+  writer.fill(table, 4, table_index(Gva(kDirectMapBase), 4), 0);
   image.table_pages = writer.next() - image.root.frame();
   image.zero_page = writer.new_table().frame();
   image.first_free = writer.next();
   return image;
 }
 
-Controls kernel_controls() {
+Controls kernel_controls(unsigned levels) {
   Controls c;
   c.wp = true;
   c.nxe = true;
   c.smep = true;
   c.pge = true;
+  c.levels = static_cast<u8>(levels);
   return c;
 }
 

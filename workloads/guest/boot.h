@@ -6,7 +6,7 @@ namespace mmuscope {
 
 /// What is in guest memory before the first instruction.
 struct BootImage {
-  Gpa root;  ///< the kernel's PML4: a kernel half and no user half
+  Gpa root;  ///< the kernel's PML4 or PML5: a kernel half and no user half
   u64 table_pages = 0;
   Gfn zero_page;   ///< never written
   Gfn first_free;  ///< all frames from here on are unused
@@ -18,7 +18,8 @@ struct BootImage {
 /// Throws RunError when the memory is too small for that.
 BootImage write_boot_image(Machine& machine);
 
-/// The controls under which the kernel runs: write protection, NX, SMEP, global pages.
-Controls kernel_controls();
+/// The controls under which the kernel runs: write protection, NX, SMEP, global pages, and tables
+/// of 4 or 5 levels.
+Controls kernel_controls(unsigned levels);
 
 }  // namespace mmuscope

@@ -4,7 +4,8 @@
 
 namespace mmuscope {
 
-/// Where the guest kernel sees all guest-physical memory, as Linux does with 4-level tables.
+/// Where the guest kernel sees all guest-physical memory, as Linux does with 4-level tables; it
+/// stays there with 5 levels, where Linux moves it.
 /// Linux, Documentation/arch/x86/x86_64/mm.rst.
 inline constexpr u64 kDirectMapBase = 0xffff'8880'0000'0000;
 
@@ -12,13 +13,15 @@ constexpr Gva direct_map(Gpa a) { return Gva(kDirectMapBase + a.raw()); }
 
 /// The first address that is not canonical.
 inline constexpr Gva kLowerHalfEnd{u64{1} << 47};
+/// The end of the lower half with 5 levels: no table of a user address reaches further.
+inline constexpr Gva kTablesEnd{u64{1} << 56};
 /// User addresses end here; the top page of the lower half stays unused. Linux, TASK_SIZE_MAX.
 inline constexpr Gva kUserEnd = kLowerHalfEnd - kPageBytes;
 /// Mappings without a wanted address are placed downwards from here.
 inline constexpr Gva kMapTop{0x7fff'f000'0000};
 /// Where the heap of a new address space begins.
 inline constexpr Gva kHeapStart{0x5555'5580'0000};
-/// The PML4 entries of the kernel's half: the same in every address space.
+/// The root's entries of the kernel's half: the same in every address space.
 inline constexpr unsigned kFirstKernelEntry = kEntriesPerTable / 2;
 
 }  // namespace mmuscope

@@ -40,7 +40,7 @@ Kernel::Kernel(Machine& machine, ProcessListener* listener)
       next_sample_(kSamplePeriod) {
   for (unsigned i = 0; i < machine.vcpu_count(); ++i) {
     Vcpu& vcpu = machine.vcpu(i);
-    vcpu.set_controls(kernel_controls());
+    vcpu.set_controls(kernel_controls(machine.config().guest_levels));
     vcpu.set_cr3(image_.root.raw());
     vcpu.set_privilege(Privilege::Supervisor);
     vcpu.set_handler(this);

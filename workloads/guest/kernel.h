@@ -40,8 +40,8 @@ struct Process {
   Counters counters;                     ///< what happened while it or a thread of it ran
 };
 
-/// A small kernel for x86-64 with 4-level tables, which does to page tables what Linux does. All it
-/// does to guest memory during a run goes through a Vcpu. What it knows besides (mappings,
+/// A small kernel for x86-64 with 4- or 5-level tables, which does to page tables what Linux does.
+/// All it does to guest memory during a run goes through a Vcpu. What it knows besides (mappings,
 /// reference counts, run queues) lives outside guest memory, and its own instructions and stacks
 /// cause no accesses.
 ///

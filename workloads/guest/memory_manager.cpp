@@ -53,7 +53,7 @@ MemoryManager::MemoryManager(Machine& machine, const BootImage& image, KernelSta
       zero_page_(image.zero_page),
       statistics_(statistics),
       frames_(image.first_free, Gpa(machine.config().memory_bytes).frame()),
-      tables_(frames_),
+      tables_(frames_, machine.config().guest_levels),
       tlb_(machine, image.root, statistics) {}
 
 // --- address spaces ------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ void MemoryManager::destroy(Vcpu& vcpu, AddressSpace& space) {
   const std::vector<Vma> all = space.vmas.remove(Gva(0), kLowerHalfEnd);
   for (const Vma& vma : all) clear(vcpu, space, gather, vma, true);
   if (!all.empty()) {
-    tables_.unlink(vcpu, space, all.front().start, all.back().end, Gva(0), kLowerHalfEnd,
+    tables_.unlink(vcpu, space, all.front().start, all.back().end, Gva(0), kTablesEnd,
                    gather.tables());
   }
   gather.tables().push_back(space.root.frame());

@@ -17,7 +17,7 @@ Gpa PageTables::allocate(Vcpu& vcpu) {
 
 std::optional<Gpa> PageTables::find(Vcpu& vcpu, const AddressSpace& space, Gva va, unsigned level) {
   Gpa table = space.root;
-  for (unsigned l = 4; l > level; --l) {
+  for (unsigned l = levels_; l > level; --l) {
     const u64 entry = read(vcpu, table + 8 * table_index(va, l));
     if (!(entry & x86::kPresent) || (entry & x86::kLarge)) return std::nullopt;
     table = Gpa(entry & x86::kAddressMask);
@@ -27,7 +27,7 @@ std::optional<Gpa> PageTables::find(Vcpu& vcpu, const AddressSpace& space, Gva v
 
 Gpa PageTables::make(Vcpu& vcpu, AddressSpace& space, Gva va, unsigned level) {
   Gpa table = space.root;
-  for (unsigned l = 4; l > level; --l) {
+  for (unsigned l = levels_; l > level; --l) {
     const Gpa where = table + 8 * table_index(va, l);
     u64 entry = read(vcpu, where);
     if (!(entry & x86::kPresent)) {
@@ -43,7 +43,7 @@ Gpa PageTables::make(Vcpu& vcpu, AddressSpace& space, Gva va, unsigned level) {
 
 void PageTables::unlink(Vcpu& vcpu, AddressSpace& space, Gva start, Gva end, Gva floor, Gva ceiling,
                         std::vector<Gfn>& freed) {
-  unlink_below(vcpu, space, space.root, 4, start, end, floor, ceiling, freed);
+  unlink_below(vcpu, space, space.root, levels_, start, end, floor, ceiling, freed);
 }
 
 void PageTables::unlink_below(Vcpu& vcpu, AddressSpace& space, Gpa table, unsigned level, Gva start,

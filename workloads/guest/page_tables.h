@@ -27,7 +27,8 @@ constexpr Gfn frame_of(u64 entry) { return Gpa(entry & x86::kAddressMask).frame(
 /// direct map. The caller holds the lock of the address space.
 class PageTables {
  public:
-  explicit PageTables(FrameAllocator& frames) : frames_(frames) {}
+  /// `levels`: 4 or 5, of every address space.
+  PageTables(FrameAllocator& frames, unsigned levels) : frames_(frames), levels_(levels) {}
 
   /// A zeroed table.
   Gpa allocate(Vcpu& vcpu);
@@ -41,7 +42,7 @@ class PageTables {
   template <class Visit>
   void for_each(Vcpu& vcpu, const AddressSpace& space, Gva start, Gva end, unsigned level,
                 Visit&& visit) {
-    visit_table(vcpu, space.root, 4, start, end, level, visit);
+    visit_table(vcpu, space.root, levels_, start, end, level, visit);
   }
 
   /// Unlinks the tables on the way to [start, end) that serve nothing outside [floor, ceiling),
@@ -81,6 +82,7 @@ class PageTables {
                     Gva floor, Gva ceiling, std::vector<Gfn>& freed);
 
   FrameAllocator& frames_;
+  unsigned levels_;
 };
 
 }  // namespace mmuscope

@@ -104,7 +104,7 @@ Gva VmaList::end_before(Gva a) const {
 
 Gva VmaList::start_from(Gva a) const {
   const std::size_t i = first_after(a);
-  if (i == vmas_.size()) return kLowerHalfEnd;
+  if (i == vmas_.size()) return kTablesEnd;
   return std::max(vmas_[i].start, a);
 }
 

@@ -24,4 +24,7 @@ std::unique_ptr<Workload> make_switch(const Params& params, u64 seed);
 std::span<const ParamInfo> database_params();
 std::unique_ptr<Workload> make_database(const Params& params, u64 seed);
 
+std::span<const ParamInfo> migrate_params();
+std::unique_ptr<Workload> make_migrate(const Params& params, u64 seed);
+
 }  // namespace mmuscope
