@@ -134,13 +134,15 @@ void Tlb::invalidate(const FlushMatch& match) {
 }
 
 void Tlb::invalidate_page(Gva va, const FlushMatch& match) {
-  const bool fragments = fragments_ & region_bit(va);
-  for (std::vector<TlbLevel>* levels : {&first_, &second_}) {
-    for (TlbLevel& l : *levels) {
-      l.invalidate_page(va, match);
-      if (fragments) l.invalidate_fragments(va, match);
-    }
-  }
+  invalidate_address(va, match);
+  if (!(fragments_ & region_bit(va))) return;
+  for (TlbLevel& l : first_) l.invalidate_fragments(va, match);
+  for (TlbLevel& l : second_) l.invalidate_fragments(va, match);
+}
+
+void Tlb::invalidate_address(Gva va, const FlushMatch& match) {
+  for (TlbLevel& l : first_) l.invalidate_page(va, match);
+  for (TlbLevel& l : second_) l.invalidate_page(va, match);
 }
 
 }  // namespace mmuscope

@@ -223,6 +223,10 @@ class Tlb {
   /// page that the guest maps there. SDM vol. 3, *Operations that Invalidate TLBs and
   /// Paging-Structure Caches*: where several entries hold parts of a page, all go.
   void invalidate_page(Gva va, const FlushMatch& match);
+  /// Every entry that translates the address and matches: what a fault at the address drops. The
+  /// manual speaks of further entries for the same large page at INVLPG alone; here they stay, and
+  /// an entry that denies an access is never trusted.
+  void invalidate_address(Gva va, const FlushMatch& match);
 
  private:
   const TlbEntry& fill_part(TlbLevel& l1, Gva va, const TlbEntry& entry, u64 now);

@@ -93,7 +93,7 @@ inline void Vcpu::begin_access(AccessKind kind) {
     if (permits(far->rights, need)) return tlb_.fill_first(kind, va, *far, tick_).at(va);
   }
   // An entry whose rights do not do is not trusted to say no: the tables are.
-  tlb_.invalidate_page(va, FlushMatch::pcid(context_, false));
+  tlb_.invalidate_address(va, FlushMatch::pcid(context_, false));
   return nullptr;
 }
 
@@ -119,7 +119,7 @@ void Vcpu::resolve_miss(Gva va, Access access, const StoreOp* op, Slow& out) {
   // Invalidate TLBs and Paging-Structure Caches*.
   const auto page_fault = [this, va] {
     const FlushMatch match = FlushMatch::pcid(context_, false);
-    tlb_.invalidate_page(va, match);
+    tlb_.invalidate_address(va, match);
     walk_cache_.invalidate_address(va, match);
   };
   for (int attempt = 0; attempt < kMaxTries; ++attempt) {
@@ -433,7 +433,7 @@ void Vcpu::flush_tlb(const FlushMatch& match) {
 
 void Vcpu::forget_translation(Gva va, Gpa gpa) {
   const FlushMatch here = FlushMatch::exactly(context_);
-  tlb_.invalidate_page(va, here);
+  tlb_.invalidate_address(va, here);
   walk_cache_.invalidate_address(va, here);
   guest_physical_.invalidate_address(gpa, FlushMatch::exactly(guest_physical_context()));
 }
