@@ -5,15 +5,17 @@
 
 namespace mmuscope {
 
-/// Lays out guest tables by hand, of as many levels as the machine is configured for, through the harness's door, for tests and benchmarks that
-/// need no guest kernel. Tables are taken upwards from `first_table`.
+/// Lays out guest tables by hand, of as many levels as the machine is configured for, through the
+/// harness's door, for tests and benchmarks that need no guest kernel. Tables are taken upwards
+/// from `first_table`.
 class GuestTables {
  public:
   static constexpr u64 kUserRw = x86::kPresent | x86::kWrite | x86::kUser;
   static constexpr u64 kSupRw = x86::kPresent | x86::kWrite;
   static constexpr u64 kTouched = x86::kAccessed | x86::kDirty;
 
-  GuestTables(Machine& machine, Gpa first_table) : machine_(machine), levels_(machine.config().guest_levels), next_(first_table) {}
+  GuestTables(Machine& machine, Gpa first_table)
+      : machine_(machine), levels_(machine.config().guest_levels), next_(first_table) {}
 
   Gpa new_table() {
     const Gpa table = next_;
