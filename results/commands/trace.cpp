@@ -4,6 +4,7 @@
 #include "core/params.h"
 #include "results/commands/commands.h"
 #include "workloads/trace/lackey.h"
+#include "workloads/trace/qemu.h"
 #include "workloads/trace/tools.h"
 
 namespace mmuscope {
@@ -28,6 +29,11 @@ std::string the_file(const Args& words) {
 }
 
 int import(const Args& words, const CommandLine& line) {
+  const std::string out = line.required("output");
+  if (words.size() == 3 && words[1] == "qemu") {
+    (void)import_qemu(words[2], out);
+    return kDone;
+  }
   if (words.size() < 2 || words[1] != "lackey") {
     throw InputError("the kind of the logs is missing or unknown; valid: lackey");
   }
@@ -36,7 +42,6 @@ int import(const Args& words, const CommandLine& line) {
   LackeyOptions options;
   options.quantum = line.number("quantum", 1, u64{1} << 40);
   options.limit = line.number("limit", 0, 0);
-  const std::string out = line.required("output");
   (void)import_lackey(logs, out, options);
   fmt::print("{}", describe(trace_info(out)));
   return kDone;

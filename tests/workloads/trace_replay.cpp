@@ -52,7 +52,7 @@ void replay(const std::filesystem::path& path, Run& run, unsigned vcpus = 1) {
   Machine machine(config, make_native_pager);
   for (unsigned i = 0; i < vcpus; ++i) machine.vcpu(i).set_observer(&run.user);
   try {
-    TraceReplay(path, kMemory).run(machine, nullptr);
+    TraceReplay(path, {kMemory, 0, Placement::RoundRobin}).run(machine, nullptr);
   } catch (const RunError& e) {
     run.error = e.what();
   }
@@ -224,12 +224,14 @@ TEST_CASE("replay: what does not fit together ends the run and names the record"
   }
 }
 
-TEST_CASE("replay: a trace that is damaged is refused before anything runs") {
+TEST_CASE("replay: a trace that is damaged ends the run, one that is none is refused at once") {
   const TestFolder folder("damaged");
   { Trace(folder / "t").writer.finish(); }
   std::string bytes = file_bytes(folder / "t");
   bytes[bytes.size() - 20] ^= 1;
-  CHECK_THROWS_AS(TraceReplay(folder.write("bad", bytes), kMemory), InputError);
+  Run run;
+  CHECK_THROWS_AS(replay(folder.write("bad", bytes), run), InputError);
+  CHECK_THROWS_AS(TraceReplay(folder.write("none", "x"), {}), InputError);
   Params params("workload trace", trace_params());
   CHECK_THROWS_AS(make_trace_workload(params, 1), InputError);
   params.set("file", (folder / "t").string());
@@ -245,7 +247,7 @@ TEST_CASE("replay: the shipped trace holds what its README says") {
   CHECK(summary.info.cut == "nothing");
   CHECK(summary.totals.records ==
         std::array<u64, kRecordKinds>{7470184, 1895452, 982424, 33302, 130, 189});
-  CHECK(summary.calls == std::array<u64, kCallKinds>{1, 3, 4, 4, 85, 5, 16, 12, 0});
+  CHECK(summary.calls == std::array<u64, kCallKinds>{1, 3, 4, 4, 85, 5, 16, 12, 0, 0, 0, 0});
   REQUIRE(summary.processes.size() == 4);
   CHECK(summary.processes[0].name == "sh -c sort\\ words\\ |\\ uniq\\ -c\\ |\\ head\\ -n\\ 5");
   CHECK(summary.processes[1].name == "/usr/bin/sort words");

@@ -10,7 +10,8 @@
 
 namespace mmuscope {
 
-// A trace file, version 1. All integers are little-endian.
+// A trace file, version 2. All integers are little-endian. Version 1 had no calls after mremap and
+// is read as well.
 //
 //   "mmutrace"  u32 version  u32 zero
 //   block*      first Info, then Records, last End; nothing follows End
@@ -19,7 +20,7 @@ namespace mmuscope {
 //               one holds within the window and can still be read as soon as it is there.
 //
 // Info holds TraceInfo as lines "key: value". End holds the counts of records by kind and of
-// processes, as u64. Records holds a tag of one byte for each record, then what the tags leave
+// tasks, as u64. Records holds a tag of one byte for each record, then what the tags leave
 // open:
 //
 //   access      tag = size code (4 bits, 1..15) | length code (2 bits) | kind (2 bits);
@@ -39,32 +40,54 @@ inline constexpr std::array<std::string_view, kRecordKinds> kRecordKindNames = {
 
 /// One record, decoded. A Modify is a load and a store of the same bytes by one instruction.
 struct Record {
-  u64 address = 0;  ///< of an access; Call: index in TraceBlock::calls; Switch: the process to run
+  u64 address = 0;  ///< of an access; Call: index in TraceBlock::calls; Switch: the task to run
   u16 size = 0;     ///< bytes, 1..kMaxAccessBytes; 0 for Call and Switch
   RecordKind kind = RecordKind::Instruction;
 };
 static_assert(sizeof(Record) == 16);
 
-/// What the process that runs asks of the kernel. Spawn makes a process that is no copy of another
-/// one (the first of a trace; one whose fork was not recorded; one made by vfork, which copies
-/// nothing); it has no mappings. Exec drops the mappings of the process.
-enum class CallKind : u8 { Spawn, Fork, Exec, Exit, Map, Unmap, Protect, Break, Remap };
-inline constexpr unsigned kCallKinds = 9;
+/// What the task that runs, a process or a thread of one, asks of the kernel. Spawn makes a process
+/// that is no copy of another one (the first of a trace; one whose fork was not recorded; one made
+/// by vfork, which copies nothing); it has no mappings. Thread makes a task that shares the memory
+/// of the one that runs. Exec drops the mappings of the process. Cpu is no call: it says on which
+/// CPU of the recorded machine the task runs from here on.
+enum class CallKind : u8 {
+  Spawn,
+  Fork,
+  Exec,
+  Exit,
+  Map,
+  Unmap,
+  Protect,
+  Break,
+  Remap,
+  Thread,
+  Advise,
+  Cpu
+};
+inline constexpr unsigned kCallKinds = 12;
 inline constexpr std::array<std::string_view, kCallKinds> kCallKindNames = {
-    "spawn", "fork", "exec", "exit", "mmap", "munmap", "mprotect", "brk", "mremap"};
+    "spawn",    "fork", "exec",   "exit",   "mmap",    "munmap",
+    "mprotect", "brk",  "mremap", "thread", "madvise", "cpu"};
 /// How many of Call::args each kind uses.
-inline constexpr std::array<u8, kCallKinds> kCallArgs = {0, 1, 0, 1, 6, 2, 3, 1, 5};
+inline constexpr std::array<u8, kCallKinds> kCallArgs = {0, 1, 0, 1, 6, 2, 3, 1, 5, 1, 3, 1};
+
+/// Whether a call makes a task.
+constexpr bool makes_task(CallKind kind) {
+  return kind == CallKind::Spawn || kind == CallKind::Fork || kind == CallKind::Thread;
+}
 
 /// One call, with the arguments and the result of the Linux system call (mmap, munmap, mprotect,
-/// brk, mremap, fork or clone, exit). Lengths are in bytes and need not be whole pages, as in
-/// Linux. Only calls that succeeded are recorded.
+/// brk, mremap, madvise, fork or clone, exit). Lengths are in bytes and need not be whole pages, as
+/// in Linux. Only calls that succeeded are recorded.
 struct Call {
   CallKind kind = CallKind::Exit;
   /// The importer made it up by one of its rules (TraceInfo::synthesized).
   bool synthesized = false;
-  u32 process = 0;  ///< Spawn, Fork: the new process; processes are numbered 0, 1, 2... as made
+  u32 process = 0;  ///< Spawn, Fork, Thread: the new task; tasks are numbered 0, 1, 2... as made
   std::array<u64, 6> args{};
-  /// Spawn, Fork: pid where it was recorded. Map, Remap: start of the mapping. Break: new break.
+  /// Spawn, Fork, Thread: pid or tid where it was recorded. Map, Remap: start of the mapping.
+  /// Break: new break.
   u64 result = 0;
   /// Spawn, Exec: the command line that runs. Map: the file, empty for none. At most kMaxNameBytes.
   std::string name;
@@ -84,7 +107,7 @@ struct TraceInfo {
 
 struct TraceTotals {
   std::array<u64, kRecordKinds> records{};  ///< by RecordKind
-  u64 processes = 0;
+  u64 processes = 0;                        ///< tasks: processes, and threads of them
 
   u64 all() const {
     u64 sum = 0;
@@ -116,7 +139,8 @@ inline constexpr u64 kTraceEnd = (u64{1} << 47) - kPageBytes;
 
 // The encoding, shared by writer and reader.
 inline constexpr std::array<char, 8> kTraceMagic = {'m', 'm', 'u', 't', 'r', 'a', 'c', 'e'};
-inline constexpr u32 kTraceVersion = 1;
+inline constexpr u32 kTraceVersion = 2;
+inline constexpr u32 kOldestTraceVersion = 1;
 enum class BlockKind : u32 { Info = 1, Records = 2, End = 3 };
 enum class Escape : u8 { Access, Call, Switch };
 
@@ -146,6 +170,7 @@ inline bool names_user_memory(const Call& call) {
       return valid(call.result, call.args[1]);
     case CallKind::Unmap:
     case CallKind::Protect:
+    case CallKind::Advise:
       return valid(call.args[0], call.args[1]);
     case CallKind::Remap:
       return valid(call.args[0], call.args[1]) && valid(call.result, call.args[2]);

@@ -104,7 +104,7 @@ TraceReader::TraceReader(const std::filesystem::path& path) : source_(std::make_
     fail("this is no trace of mmuscope");
   }
   if (source_->read(version.data(), sizeof(version)) != sizeof(version)) fail("truncated");
-  if (version[0] != kTraceVersion || version[1] != 0) {
+  if (version[0] < kOldestTraceVersion || version[0] > kTraceVersion || version[1] != 0) {
     fail("version " + std::to_string(version[0]) + " of the format is not known");
   }
   ZSTD_DCtx_setParameter(source_->context.get(), ZSTD_d_windowLogMax, kTraceWindowLog);
@@ -199,8 +199,7 @@ u64 TraceReader::varint(const u8*& at) {
 }
 
 void TraceReader::check_call(const Call& call) {
-  const bool makes = call.kind == CallKind::Spawn || call.kind == CallKind::Fork;
-  if (makes && (call.process != alive_.size() || call.process >= kMaxProcesses)) {
+  if (makes_task(call.kind) && (call.process != alive_.size() || call.process >= kMaxProcesses)) {
     fail("process " + std::to_string(call.process) + " made out of order");
   }
   if (!names_user_memory(call)) {
@@ -228,7 +227,7 @@ void TraceReader::decode_call(const u8*& at, TraceBlock& block) {
   call.name = printable({reinterpret_cast<const char*>(at), static_cast<std::size_t>(length)});
   at += length;
   check_call(call);
-  if (call.kind == CallKind::Spawn || call.kind == CallKind::Fork) {
+  if (makes_task(call.kind)) {
     alive_.push_back(true);
     ++totals_.processes;
   } else if (call.kind == CallKind::Exit) {

@@ -2,7 +2,7 @@
 
 #include "core/error.h"
 #include "workloads/guest/kernel.h"
-#include "workloads/trace/reader.h"
+#include "workloads/trace/feed.h"
 
 namespace mmuscope {
 
@@ -33,40 +33,36 @@ std::string program_name(const std::string& command) {
 /// What the vCPUs of one replay have in common.
 struct Shared {
   Kernel& kernel;
+  TraceFeed feed;
   std::string file;
-  std::vector<Process*> processes;  ///< by their numbers in the trace; null: not made, or ended
-  unsigned finished = 0;            ///< vCPUs that have nothing left to replay
+  std::vector<Process*> tasks;  ///< by their numbers in the trace; null: not made, or ended
+  unsigned replaying;           ///< vCPUs that have something left to replay
+  bool over = false;            ///< every task has ended
 };
 
-/// One vCPU's part of a replay: it reads the whole trace and leaves out other vCPUs' processes.
+/// One vCPU's part of a replay.
 class Player {
  public:
-  Player(Shared& shared, Vcpu& vcpu, TraceReader reader)
-      : shared_(shared), kernel_(shared.kernel), vcpu_(vcpu), reader_(std::move(reader)) {}
+  Player(Shared& shared, Vcpu& vcpu) : shared_(shared), kernel_(shared.kernel), vcpu_(vcpu) {}
 
   void play();
 
  private:
-  void play_block();
-  std::size_t accesses_from(std::size_t at);
-  std::size_t skip_from(std::size_t at) const;
+  using Item = TraceFeed::Item;
+  bool ready(const Item& item) const;
+  void play_item(const Item& item);
+  void accesses(const Item& item);
   void call(const Call& call);
   void memory_call(const Call& call);
   void make(const Call& call);
-  void switch_to(u32 process);
-  void check_alive();
   void end_all();
   [[noreturn]] void fail(const std::string& what) const;
-
-  bool mine(u64 process) const { return process % kernel_.machine().vcpu_count() == vcpu_.index(); }
 
   Shared& shared_;
   Kernel& kernel_;
   Vcpu& vcpu_;
-  TraceReader reader_;
-  TraceBlock block_;
   u64 number_ = 0;               ///< of the record that is being replayed, roughly
-  u32 running_ = kMaxProcesses;  ///< in the trace, whosesoever it is; kMaxProcesses: none
+  u32 running_ = kMaxProcesses;  ///< the task that runs here; kMaxProcesses: none
 };
 
 void Player::fail(const std::string& what) const {
@@ -74,44 +70,56 @@ void Player::fail(const std::string& what) const {
 }
 
 void Player::play() {
-  while (reader_.next(block_)) play_block();
-  end_all();
-  ++shared_.finished;
-  while (shared_.finished < kernel_.machine().vcpu_count()) kernel_.idle(vcpu_);
-}
-
-void Player::play_block() {
-  const std::vector<Record>& records = block_.records;
-  for (std::size_t at = 0; at < records.size(); ++at) {
-    const bool here = running_ == kMaxProcesses ? vcpu_.index() == 0 : mine(running_);
-    at = here ? accesses_from(at) : skip_from(at);
-    number_ = block_.first_record + at;
-    check_alive();
-    if (at == records.size()) return;
-    const Record& record = records[at];
-    if (record.kind == RecordKind::Switch) {
-      switch_to(static_cast<u32>(record.address));
-    } else {
-      const Call& made = block_.calls[record.address];
-      if (here) call(made);
-      if (made.kind == CallKind::Exit) running_ = kMaxProcesses;
+  TraceFeed& feed = shared_.feed;
+  const unsigned index = vcpu_.index();
+  for (;;) {
+    const Item* const item = feed.next(index);
+    if (item == nullptr && feed.ended(index)) break;
+    if (item == nullptr || !ready(*item)) {
+      running_ = kMaxProcesses;
+      kernel_.idle(vcpu_);
+      continue;
     }
+    play_item(*item);
+    feed.done(index);
   }
+  --shared_.replaying;
+  if (index == 0) {
+    while (shared_.replaying > 0) kernel_.idle(vcpu_);
+    end_all();
+  }
+  while (!shared_.over) kernel_.idle(vcpu_);
 }
 
-std::size_t Player::skip_from(std::size_t at) const {
-  const std::vector<Record>& records = block_.records;
-  while (at < records.size() && records[at].kind < RecordKind::Call) ++at;
-  return at;
+/// Its task has been made, and all that must come before it is done.
+bool Player::ready(const Item& item) const {
+  const bool made = item.task == kMaxProcesses ||
+                    (item.task < shared_.tasks.size() && shared_.tasks[item.task] != nullptr);
+  return made && shared_.feed.may_run(item);
 }
 
-/// Replays accesses up to the next record of another kind, and returns its index.
-std::size_t Player::accesses_from(std::size_t at) {
-  const Record* const records = block_.records.data();
-  const std::size_t count = block_.records.size();
-  const u64 first = block_.first_record;
+void Player::play_item(const Item& item) {
+  number_ = item.block->first_record + item.from;
+  if (item.task != running_ && item.task != kMaxProcesses) {
+    kernel_.switch_to(vcpu_, *shared_.tasks[item.task]);
+    kernel_.sample_if_due();
+  }
+  running_ = item.task;
+  if (item.call) return call(item.block->calls[item.block->records[item.from].address]);
+  accesses(item);
+  const Process& process = *shared_.tasks[running_];
+  if (!process.killed) return;
+  number_ = item.block->first_record + item.to;
+  fail("before it, process " + std::to_string(running_) + " (" + process.name +
+       ") makes an access that no mapping permits");
+}
+
+void Player::accesses(const Item& item) {
+  const Record* const records = item.block->records.data();
+  const std::size_t end = item.to;
+  const u64 first = item.block->first_record;
   Vcpu& vcpu = vcpu_;
-  for (; at < count; ++at) {
+  for (std::size_t at = item.from; at != end; ++at) {
     const Record& r = records[at];
     const Gva va(r.address);
     const bool crosses = va.page_offset() + r.size > kPageBytes;
@@ -139,49 +147,36 @@ std::size_t Player::accesses_from(std::size_t at) {
         break;
       case RecordKind::Call:
       case RecordKind::Switch:
-        return at;
+        break;
     }
   }
-  return at;
-}
-
-/// Everything since the last check was made by a process whose accesses its mappings permit.
-void Player::check_alive() {
-  if (running_ == kMaxProcesses || !mine(running_)) return;
-  const Process& process = *shared_.processes[running_];
-  if (!process.killed) return;
-  fail("before it, process " + std::to_string(running_) + " (" + process.name +
-       ") makes an access that no mapping permits");
-}
-
-void Player::switch_to(u32 process) {
-  running_ = process;
-  if (!mine(process)) return;
-  const auto made = [&] {
-    return process < shared_.processes.size() && shared_.processes[process] != nullptr;
-  };
-  while (!made()) kernel_.idle(vcpu_);
-  kernel_.switch_to(vcpu_, *shared_.processes[process]);
-  kernel_.sample_if_due();
 }
 
 void Player::make(const Call& call) {
-  Process& made =
-      call.kind == CallKind::Fork ? kernel_.fork(vcpu_) : kernel_.spawn(program_name(call.name));
-  if (shared_.processes.size() <= call.process) shared_.processes.resize(call.process + 1);
-  shared_.processes[call.process] = &made;
+  Process& made = call.kind == CallKind::Fork     ? kernel_.fork(vcpu_)
+                  : call.kind == CallKind::Thread ? kernel_.clone_thread(vcpu_)
+                                                  : kernel_.spawn(program_name(call.name));
+  if (shared_.tasks.size() <= call.process) shared_.tasks.resize(call.process + 1);
+  shared_.tasks[call.process] = &made;
 }
 
 void Player::call(const Call& call) {
   switch (call.kind) {
     case CallKind::Spawn:
     case CallKind::Fork:
+    case CallKind::Thread:
       return make(call);
     case CallKind::Exec:
+      if (shared_.tasks[running_]->threads > 0) fail("an exec while other threads run");
       return kernel_.execve(vcpu_, program_name(call.name));
     case CallKind::Exit:
-      shared_.processes[running_] = nullptr;
+      if (shared_.tasks[running_]->threads > 0) fail("an exit while other threads run");
+      shared_.tasks[running_] = nullptr;
+      running_ = kMaxProcesses;
       return kernel_.exit(vcpu_);
+    case CallKind::Advise:
+    case CallKind::Cpu:
+      return;
     default:
       return memory_call(call);
   }
@@ -224,31 +219,38 @@ void Player::memory_call(const Call& call) {
   }
 }
 
-/// Processes that live at the end of the trace exit then.
+/// Tasks that live at the end of the trace exit then, threads before their process.
 void Player::end_all() {
-  for (u32 n = 0; n < shared_.processes.size(); ++n) {
-    if (!mine(n) || shared_.processes[n] == nullptr) continue;
-    kernel_.switch_to(vcpu_, *shared_.processes[n]);
-    shared_.processes[n] = nullptr;
-    kernel_.exit(vcpu_);
+  for (const bool threads : {true, false}) {
+    for (Process*& task : shared_.tasks) {
+      if (task == nullptr || (threads && task->leader == task)) continue;
+      kernel_.switch_to(vcpu_, *task);
+      task = nullptr;
+      kernel_.exit(vcpu_);
+    }
   }
+  shared_.over = true;
 }
 
 }  // namespace
 
-TraceReplay::TraceReplay(std::filesystem::path path, u64 memory_bytes)
-    : path_(std::move(path)), memory_bytes_(memory_bytes) {
-  TraceReader reader(path_);
-  TraceBlock block;
-  while (reader.next(block)) {
-  }
-  totals_ = reader.totals();
+TraceReplay::TraceReplay(std::filesystem::path path, const Options& options)
+    : path_(std::move(path)), options_(options) {
+  const TraceReader reader(path_);
 }
 
 void TraceReplay::run(Machine& machine, ProcessListener* listener) {
+  const unsigned used = options_.cpus == 0 ? machine.vcpu_count() : options_.cpus;
+  if (used > machine.vcpu_count()) {
+    throw InputError("workload trace: cpus=" + std::to_string(used) + " with " +
+                     std::to_string(machine.vcpu_count()) + " vCPUs; valid: up to as many");
+  }
   Kernel kernel(machine, listener);
-  Shared shared{kernel, path_.string(), {}, 0};
-  machine.run([&](Vcpu& vcpu) { Player(shared, vcpu, TraceReader(path_)).play(); });
+  Shared shared{kernel, TraceFeed(path_, used, options_.placement), path_.string(), {}, used,
+                false};
+  machine.run([&](Vcpu& vcpu) {
+    if (vcpu.index() < used) Player(shared, vcpu).play();
+  });
   kernel.sample();
 }
 
@@ -257,6 +259,11 @@ namespace {
 constexpr ParamInfo kTraceParams[] = {
     {"file", ParamInfo::Kind::Text, "", "", "the trace: a file of `trace import`", 0, 0, ""},
     {"memory", ParamInfo::Kind::Bytes, "1g", "bytes", "guest memory", 1 << 20, 0x1p46, ""},
+    {"cpus", ParamInfo::Kind::Count, "0", "vCPUs", "how many vCPUs replay it; 0: all", 0, 64, ""},
+    {"place", ParamInfo::Kind::Choice, "round-robin", "",
+     "round-robin: task n on vCPU n modulo cpus; recorded: on the CPU it was recorded on, modulo "
+     "cpus",
+     0, 0, "round-robin|recorded"},
 };
 
 }  // namespace
@@ -268,7 +275,11 @@ std::unique_ptr<Workload> make_trace_workload(const Params& params, u64 /*seed*/
   if (file.empty()) {
     throw InputError("workload trace: which? valid: trace:file=FILE, a file of `trace import`");
   }
-  return std::make_unique<TraceReplay>(file, params.count("memory"));
+  TraceReplay::Options options;
+  options.memory_bytes = params.count("memory");
+  options.cpus = static_cast<unsigned>(params.count("cpus"));
+  if (params.text("place") == "recorded") options.placement = Placement::Recorded;
+  return std::make_unique<TraceReplay>(file, options);
 }
 
 }  // namespace mmuscope

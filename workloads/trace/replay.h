@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include "workloads/trace/format.h"
+#include "workloads/trace/feed.h"
 #include "workloads/workload.h"
 
 namespace mmuscope {
@@ -16,24 +16,28 @@ namespace mmuscope {
 /// - A call that the guest kernel refuses, and an access that no mapping permits, end the run: the
 ///   trace does not fit together (RunError names the record).
 /// - Private mappings of files share the file's pages until they write, as do all that name the
-/// same
-///   file. Shared mappings are treated as private ones.
-/// - On one vCPU processes run as the trace says. On several, process n runs on vCPU n modulo their
-///   number, in its own order; it waits only for its making.
+///   same file. Shared mappings are treated as private ones.
+/// - On one vCPU tasks run as the trace says. On several, each vCPU runs its tasks in their own
+///   order, at most a window of TraceFeed ahead of the others; a task waits for its making, for
+///   what its process asked of the kernel before, and its process's calls for what it did before.
+/// - madvise is left out.
 class TraceReplay final : public Workload {
  public:
-  /// Reads the whole trace once, so that damage is found before anything runs. Throws InputError.
-  TraceReplay(std::filesystem::path path, u64 memory_bytes);
+  struct Options {
+    u64 memory_bytes = u64{1} << 30;
+    unsigned cpus = 0;  ///< vCPUs that are used; 0: all
+    Placement placement = Placement::RoundRobin;
+  };
+  /// Reads the trace's head. Throws InputError.
+  TraceReplay(std::filesystem::path path, const Options& options);
 
-  u64 memory_bytes() const override { return memory_bytes_; }
+  u64 memory_bytes() const override { return options_.memory_bytes; }
+  /// Reads the trace once, as a stream. Throws InputError where it is damaged.
   void run(Machine& machine, ProcessListener* listener) override;
-
-  const TraceTotals& totals() const { return totals_; }
 
  private:
   std::filesystem::path path_;
-  u64 memory_bytes_;
-  TraceTotals totals_;
+  Options options_;
 };
 
 /// Parameters of the workload `trace`, and what makes it of them.

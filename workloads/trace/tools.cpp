@@ -12,12 +12,13 @@ void note_call(TraceSummary& summary, const Call& call, u32 running) {
   ++summary.calls[static_cast<unsigned>(call.kind)];
   summary.synthesized_calls += call.synthesized;
   if (running != kMaxProcesses) ++summary.processes[running].calls;
-  if (call.kind == CallKind::Spawn || call.kind == CallKind::Fork) {
+  if (makes_task(call.kind)) {
     TraceSummary::Process made;
     made.pid = call.result;
     made.name = call.name;
     if (running != kMaxProcesses) made.parent = running;
-    if (call.kind == CallKind::Fork) made.name = summary.processes[running].name;
+    made.thread = call.kind == CallKind::Thread;
+    if (call.kind != CallKind::Spawn) made.name = summary.processes[running].name;
     summary.processes.push_back(std::move(made));
   }
   if (call.kind == CallKind::Exec) summary.processes[running].name = call.name;
@@ -25,7 +26,7 @@ void note_call(TraceSummary& summary, const Call& call, u32 running) {
 
 void print_call(std::FILE* out, const Call& call) {
   fmt::print(out, "{}", kCallKindNames[static_cast<unsigned>(call.kind)]);
-  if (call.kind == CallKind::Spawn || call.kind == CallKind::Fork) {
+  if (makes_task(call.kind)) {
     fmt::print(out, " process {}", call.process);
   }
   for (unsigned i = 0; i < kCallArgs[static_cast<unsigned>(call.kind)]; ++i) {
@@ -80,13 +81,17 @@ std::string describe(const TraceSummary& s) {
   for (unsigned i = 0; i < kCallKinds; ++i) {
     text += fmt::format("  {:<11}{:>12}\n", kCallKindNames[i], s.calls[i]);
   }
-  text += fmt::format("processes    {}\n", s.totals.processes);
+  u64 threads = 0;
+  for (const TraceSummary::Process& p : s.processes) threads += p.thread;
+  text +=
+      fmt::format("processes    {}, and {} more threads\n", s.totals.processes - threads, threads);
   constexpr std::size_t kShown = 100;
   for (std::size_t i = 0; i < std::min(s.processes.size(), kShown); ++i) {
     const TraceSummary::Process& p = s.processes[i];
-    text += fmt::format("  {:<4} pid {:<8} parent {:<4} accesses {:>11} calls {:>5}  {}\n", i,
-                        p.pid, p.parent == kMaxProcesses ? "-" : std::to_string(p.parent),
-                        p.accesses, p.calls, p.name);
+    text += fmt::format("  {:<4} {} {:<8} parent {:<4} accesses {:>11} calls {:>5}  {}\n", i,
+                        p.thread ? "tid" : "pid", p.pid,
+                        p.parent == kMaxProcesses ? "-" : std::to_string(p.parent), p.accesses,
+                        p.calls, p.name);
   }
   if (s.processes.size() > kShown) {
     text += fmt::format("  and {} more\n", s.processes.size() - kShown);

@@ -13,10 +13,11 @@ namespace mmuscope {
 struct TraceSummary {
   struct Process {
     u64 pid = 0;                 ///< where it was recorded
-    u32 parent = kMaxProcesses;  ///< number of the process that forked it; kMaxProcesses: none
+    u32 parent = kMaxProcesses;  ///< number of the task that made it; kMaxProcesses: none
     std::string name;            ///< of the last program that it ran
     u64 accesses = 0;
     u64 calls = 0;
+    bool thread = false;  ///< of another process
   };
   TraceInfo info;
   TraceTotals totals;

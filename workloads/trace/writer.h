@@ -29,14 +29,16 @@ class TraceWriter {
 
  private:
   struct Sink;
-  void record(RecordKind kind);
+  u8* record(RecordKind kind);
   void flush(BlockKind kind);
   void put_varint(u64 value);
   void put(const void* bytes, std::size_t count);
 
   std::unique_ptr<Sink> sink_;
-  std::vector<u8> tags_;
-  std::vector<u8> raw_;  ///< what follows the tags
+  std::vector<u8> tags_;  ///< kMaxBlockRecords of them
+  std::vector<u8> raw_;   ///< what follows the tags: kMaxBlockBytes
+  u32 records_ = 0;       ///< in the block
+  u8* raw_at_ = nullptr;  ///< where raw_ ends
   std::array<u64, 4> last_end_{};
   TraceTotals totals_;
   u64 first_record_ = 0;

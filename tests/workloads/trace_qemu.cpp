@@ -1,0 +1,230 @@
+#include <doctest/doctest.h>
+
+#include <cstring>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "tests/workloads/test_folder.h"
+#include "tests/workloads/trace_files.h"
+#include "workloads/trace/qemu.h"
+#include "workloads/trace/qemu_log.h"
+#include "workloads/trace/tools.h"
+
+namespace mmuscope {
+namespace {
+
+using namespace qemu_log;
+
+/// A file as the plugin writes it.
+class Words {
+ public:
+  Words& put(u64 word) {
+    words.push_back(word);
+    return *this;
+  }
+  Words& text(const std::string& s) {
+    const std::size_t at = words.size();
+    words.resize(at + words_of(s.size()));
+    if (!s.empty()) std::memcpy(&words[at], s.data(), s.size());
+    return *this;
+  }
+  Words& header(u64 pid, u64 tid, Start start, u64 code, u64 time, const std::string& command) {
+    put(kLogMagic).put(pid | tid << 32).put(static_cast<u64>(start)).put(code).put(time).put(0);
+    return put(command.size()).text(command);
+  }
+  Words& execute(u64 block) { return put(u64{1} << kWordShift | block); }
+  Words& load(u64 insn, u64 address) { return access(2, insn, address); }
+  Words& store(u64 insn, u64 address) { return access(3, insn, address); }
+  Words& stamp(u64 time, u64 cpu = 0) {
+    return put(static_cast<u64>(Other::Stamp) | cpu << 8).put(time);
+  }
+  Words& call(u64 number, u64 time, u64 result, std::array<u64, 6> args = {},
+              const std::string& name = "", Other kind = Other::Call) {
+    put(static_cast<u64>(kind) | u64{name.size()} << 16 | number << 32).put(time).put(result);
+    for (const u64 a : args) put(a);
+    return text(name);
+  }
+  std::string bytes() const {
+    return {reinterpret_cast<const char*>(words.data()), words.size() * 8};
+  }
+  std::vector<u64> words;
+
+ private:
+  Words& access(u64 kind, u64 insn, u64 address) {  // of 8 bytes
+    return put(kind << kWordShift | insn << kInsnShift | u64{3} << kSizeShift | address);
+  }
+};
+
+/// Two blocks: 1000h with instructions of 2, 3 and 4 bytes, 2000h with one of 1.
+std::string code() {
+  return Words()
+      .put(kCodeMagic)
+      .put(0)
+      .put(0)
+      .put(0)
+      .put(kBlockMark | 3)
+      .put(0x1000)
+      .put(0x432)
+      .put(kBlockMark | 1)
+      .put(0x2000)
+      .put(0x1)
+      .bytes();
+}
+
+Words program(u64 pid, u64 code_stamp, u64 time) {
+  Words w;
+  w.header(pid, pid, Start::Exec, code_stamp, time, "prog -x");
+  w.call(9, time, 0x1000, {0x1000, 0x2000, 5, 0x32}, "", Other::Image).stamp(time);
+  return w;
+}
+
+std::string dump(const TestFolder& folder) {
+  (void)import_qemu(folder.path(), folder / "t");
+  std::FILE* out = std::fopen((folder / "dump").c_str(), "w");
+  trace_dump(folder / "t", out);
+  std::fclose(out);
+  return file_bytes(folder / "dump");
+}
+
+TEST_CASE("qemu: instructions, accesses and calls stand in the order in which they were done") {
+  const TestFolder folder("qemu-one");
+  folder.write("7.100.code", code());
+  Words log = program(7, 100, 200);
+  log.execute(0).load(0, 0x9000).store(0, 0x9000).load(2, 0x9008).execute(1);
+  log.stamp(300, 1).store(0, 0x9010);  // of the block before the stamp
+  log.call(11, 310, 0, {0x9000, 0x1000}).call(12, 320, 0x8000, {0}).call(231, 330, 0, {3});
+  folder.write("7.7.200.log", log.bytes());
+  CHECK(dump(folder) ==
+        "0 - spawn process 0 = 0x7 prog -x\n"
+        "1 0 switch\n"
+        "2 0 cpu 0x0 = 0x0\n"
+        "3 0 mmap 0x1000 0x2000 0x5 0x32 0x0 0x0 = 0x1000 (synthesized)\n"
+        "4 0 instruction 0x1000 2\n"
+        "5 0 modify 0x9000 8\n"
+        "6 0 instruction 0x1002 3\n"
+        "7 0 instruction 0x1005 4\n"
+        "8 0 load 0x9008 8\n"
+        "9 0 cpu 0x1 = 0x0\n"
+        "10 0 instruction 0x2000 1\n"
+        "11 0 store 0x9010 8\n"
+        "12 0 munmap 0x9000 0x1000 = 0x0\n"
+        "13 0 brk 0x0 = 0x8000\n"
+        "14 0 exit 0x3 = 0x0\n");
+}
+
+/// A shell that forks; the child executes another program, which is killed; and a thread.
+void write_family(const TestFolder& folder) {
+  folder.write("7.100.code", code());
+  folder.write("8.400.code", Words()
+                                 .put(kCodeMagic)
+                                 .put(7)
+                                 .put(100)
+                                 .put(1)
+                                 .put(kBlockMark | 1)
+                                 .put(0x1100)
+                                 .put(0x2)
+                                 .bytes());
+  folder.write("8.500.code", code());
+  Words shell = program(7, 100, 200);
+  shell.call(56, 390, 8, {0x1200011}).stamp(395).execute(1);
+  shell.call(56, 600, 9, {0x10f00}).stamp(610).call(60, 620, 0, {0}).stamp(700);
+  folder.write("7.7.200.log", shell.bytes());
+  Words child;  // inherits block 0, its block 1 is its own
+  child.header(8, 8, Start::Fork, 400, 401, "prog -x").stamp(401).execute(0).execute(1);
+  folder.write("8.8.401.log", child.bytes());
+  Words next = program(8, 500, 501);
+  next.execute(1).stamp(520).execute(1);
+  folder.write("8.8.501.log", next.bytes());
+  Words thread;
+  thread.header(7, 9, Start::Thread, 100, 630, "prog -x").stamp(630).execute(1);
+  thread.call(60, 640, 0, {0});
+  folder.write("7.9.630.log", thread.bytes());
+}
+
+TEST_CASE("qemu: logs of several tasks are put in the order of their times") {
+  const TestFolder folder("qemu-family");
+  write_family(folder);
+  CHECK(dump(folder) ==
+        "0 - spawn process 0 = 0x7 prog -x\n"
+        "1 0 switch\n"
+        "2 0 cpu 0x0 = 0x0\n"
+        "3 0 mmap 0x1000 0x2000 0x5 0x32 0x0 0x0 = 0x1000 (synthesized)\n"
+        "4 0 fork process 1 0x1200011 = 0x8\n"
+        "5 0 instruction 0x2000 1\n"
+        "6 1 switch\n"
+        "7 1 cpu 0x0 = 0x0\n"
+        "8 1 instruction 0x1000 2\n"
+        "9 1 instruction 0x1002 3\n"
+        "10 1 instruction 0x1005 4\n"
+        "11 1 instruction 0x1100 2\n"
+        "12 1 exec = 0x0 prog -x\n"
+        "13 1 cpu 0x0 = 0x0\n"
+        "14 1 mmap 0x1000 0x2000 0x5 0x32 0x0 0x0 = 0x1000 (synthesized)\n"
+        "15 1 instruction 0x2000 1\n"
+        "16 1 instruction 0x2000 1\n"
+        "17 1 exit 0x0 = 0x0 (synthesized)\n"
+        "18 0 switch\n"
+        "19 0 thread process 2 0x10f00 = 0x9\n"
+        "20 2 switch\n"
+        "21 2 cpu 0x0 = 0x0\n"
+        "22 2 instruction 0x2000 1\n"
+        "23 2 exit 0x0 = 0x0\n"
+        "24 0 switch\n"
+        "25 0 exit 0x0 = 0x0\n");
+}
+
+std::string refusal(const TestFolder& folder) {
+  try {
+    (void)import_qemu(folder.path(), folder / "t");
+    (void)trace_info(folder / "t");  // whatever is made can be read
+  } catch (const InputError& e) {
+    return e.what();
+  }
+  return "";
+}
+
+TEST_CASE("qemu: what is no log is refused with its file and word") {
+  const TestFolder folder("qemu-bad");
+  CHECK(contains(refusal(folder), "no logs"));
+  folder.write("7.7.200.log", "");
+  CHECK(contains(refusal(folder), "7.7.200.log: word 0: this is no log"));
+  Words log = program(7, 100, 200);
+  const std::string whole = log.bytes();
+  folder.write("7.7.200.log", whole);
+  CHECK(contains(refusal(folder), "7.100.code: cannot be read"));
+  folder.write("7.100.code", "1234567");
+  CHECK(contains(refusal(folder), "the file ends within a word"));
+  folder.write("7.100.code", code());
+  CHECK(refusal(folder).empty());
+  folder.write("7.7.200.log", Words(log).execute(2).bytes());
+  CHECK(contains(refusal(folder), "word 19: block 2 is not known"));
+  folder.write("7.7.200.log", Words(log).execute(0).load(3, 0x1000).bytes());
+  CHECK(contains(refusal(folder), "an access by no instruction of its block"));
+  folder.write("7.7.200.log", Words(log).stamp(100).bytes());
+  CHECK(contains(refusal(folder), "time goes back"));
+  folder.write("7.7.200.log", whole.substr(0, 100));
+  CHECK(contains(refusal(folder), "ends within a word"));
+}
+
+TEST_CASE("qemu: truncated and garbled logs are refused or read, never more") {
+  for (const char* name :
+       {"7.7.200.log", "8.8.401.log", "7.9.630.log", "8.400.code", "7.100.code"}) {
+    const TestFolder folder("qemu-garbled");
+    write_family(folder);
+    const std::string whole = file_bytes(folder / name);
+    for (std::size_t length = 0; length < whole.size(); length += 4) {
+      folder.write(name, whole.substr(0, length));
+      (void)refusal(folder);
+    }
+    Random random(5);
+    for (int i = 0; i < 300; ++i) {
+      std::string bytes = whole;
+      bytes[random.below(bytes.size())] ^= static_cast<char>(1u << random.below(8));
+      folder.write(name, bytes);
+      (void)refusal(folder);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mmuscope
