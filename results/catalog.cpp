@@ -78,8 +78,8 @@ const Info& find_in(std::span<const Info> catalog, std::string_view what, std::s
 std::span<const PagerInfo> pager_catalog() { return kPagers; }
 std::span<const ParamInfo> machine_params() { return kMachineParams; }
 
-const PagerInfo& find_pager(std::string_view name) {
-  return find_in(pager_catalog(), "pager", name);
+const PagerInfo& find_pager(std::string_view name, std::span<const PagerInfo> pagers) {
+  return find_in(pagers, "pager", name);
 }
 const WorkloadInfo& find_workload(std::string_view name) {
   return find_in(workload_catalog(), "workload", name);

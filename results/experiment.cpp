@@ -79,11 +79,11 @@ void collect(Machine& machine, const ProcessAccounts& accounts, Result& result) 
 
 }  // namespace
 
-Experiment parse_experiment(const ExperimentText& text) {
+Experiment parse_experiment(const ExperimentText& text, std::span<const PagerInfo> pagers) {
   const Spec workload = parse_spec(text.workload);
   const Spec pager = parse_spec(text.pager);
   const WorkloadInfo& w = find_workload(workload.name);
-  const PagerInfo& p = find_pager(pager.name);
+  const PagerInfo& p = find_pager(pager.name, pagers);
   Experiment e{&w,       Params("workload " + workload.name, w.params),
                &p,       Params("pager " + pager.name, p.params()),
                text.cpu, Params("machine", machine_params()),

@@ -32,8 +32,9 @@ struct ExperimentText {
   u64 seed = 1;
 };
 /// Throws InputError: an unknown name or key, a value out of range, a workload whose own check of
-/// its parameters fails (an unreadable trace).
-Experiment parse_experiment(const ExperimentText& text);
+/// its parameters fails (an unreadable trace). The pagers must outlive the experiment.
+Experiment parse_experiment(const ExperimentText& text,
+                            std::span<const PagerInfo> pagers = pager_catalog());
 
 /// What one process, or a row that stands for what belongs to none, needed. Values that do not
 /// apply to the pager are empty.

@@ -5,27 +5,11 @@
 #include <cstdio>
 
 #include "core/error.h"
-#include "core/params.h"
 #include "results/commands/commands.h"
 #include "results/version.h"
 
 namespace mmuscope {
 namespace {
-
-constexpr std::string_view kAbout =
-    "Runs one virtual machine several ways - without virtualization, with shadow page tables, with "
-    "EPT or\nNPT - and counts what each costs: VM exits, memory, synchronisation.\n";
-
-std::string usage() {
-  std::string text = "usage: mmuscope COMMAND [options]\n\n";
-  text.append(kAbout).append("\n");
-  for (const Command& c : commands()) text += fmt::format("  {:<10}{}\n", c.name, c.summary);
-  return text +
-         "\n`mmuscope COMMAND --help` tells more; `mmuscope --version` says which this is.\n"
-         "Exit status: 0 done; 1 a check did not hold, or a run could not go on; 2 bad usage or "
-         "bad "
-         "input;\n3 interrupted, finished results kept.\n";
-}
 
 int dispatch(const Args& args) {
   if (args.empty()) {
@@ -40,12 +24,7 @@ int dispatch(const Args& args) {
     fmt::print("mmuscope {} ({})\n", version(), build_description());
     return kDone;
   }
-  std::vector<std::string_view> names;
-  for (const Command& c : commands()) {
-    if (c.name == args[0]) return c.run(Args(args.begin() + 1, args.end()));
-    names.push_back(c.name);
-  }
-  throw InputError(unknown_word("command", args[0], names));
+  return find_command(args[0]).run(Args(args.begin() + 1, args.end()));
 }
 
 int guarded_main(const Args& args) {

@@ -13,12 +13,35 @@
 
 namespace mmuscope {
 namespace po = boost::program_options;
+namespace {
+
+/// Where --help of the command that runs is to be described instead of printed, if it is.
+thread_local CommandDescription* wanted = nullptr;
+
+}  // namespace
+
+CommandDescription describe_command(int (*run)(const Args& args)) {
+  CommandDescription description;
+  wanted = &description;
+  (void)run({"--help"});
+  wanted = nullptr;
+  return description;
+}
+
+void CommandLine::add(const char* name, OptionInfo info) {
+  const std::string names = name;
+  const std::size_t comma = names.find(',');
+  info.name = names.substr(0, comma);
+  if (comma != names.npos) info.letter = names[comma + 1];
+  infos_.push_back(std::move(info));
+}
 
 CommandLine& CommandLine::value(const char* name, const char* default_value,
                                 const std::string& meaning) {
   auto* semantic = po::value<std::string>()->value_name(*default_value ? "VALUE" : "TEXT");
   if (*default_value != '\0') semantic->default_value(default_value);
   options_.add_options()(name, semantic, meaning.c_str());
+  add(name, {"", 0, true, false, default_value, meaning});
   return *this;
 }
 
@@ -26,16 +49,19 @@ CommandLine& CommandLine::repeated(const char* name, const std::string& meaning)
   options_.add_options()(name,
                          po::value<std::vector<std::string>>()->composing()->value_name("TEXT"),
                          meaning.c_str());
+  add(name, {"", 0, true, true, "", meaning});
   return *this;
 }
 
 CommandLine& CommandLine::flag(const char* name, const char* meaning) {
   options_.add_options()(name, meaning);
+  add(name, {"", 0, false, false, "", meaning});
   return *this;
 }
 
-CommandLine& CommandLine::words(const char* name) {
+CommandLine& CommandLine::words(const char* name, std::vector<std::string> first) {
   words_ = name;
+  first_words_ = std::move(first);
   hidden_.add_options()(name, po::value<std::vector<std::string>>());
   return *this;
 }
@@ -67,6 +93,10 @@ bool CommandLine::parse(const Args& args) {
     throw InputError(error.what());
   }
   if (!has("help")) return true;
+  if (wanted != nullptr) {
+    *wanted = {help_, infos_, !words_.empty(), first_words_};
+    return false;
+  }
   std::ostringstream described;
   described << options_;
   fmt::print("usage: mmuscope {}\n\n{}\n{}{}\nexamples:\n{}", help_.usage, help_.about,

@@ -3,6 +3,9 @@
 #include <array>
 #include <csignal>
 
+#include "core/error.h"
+#include "core/params.h"
+
 namespace mmuscope {
 namespace {
 
@@ -24,6 +27,7 @@ constexpr std::array kCommands = {
     Command{"host", "what this machine has for virtualizing memory, and which pager does the same",
             host_command},
     Command{"trace", "recorded programs: import, info, dump", trace_command},
+    Command{"help", "this text, a command's, the manual page, completion for shells", help_command},
 };
 
 std::atomic<bool> interrupted{false};
@@ -32,6 +36,15 @@ static_assert(std::atomic<bool>::is_always_lock_free, "it is set by a signal han
 }  // namespace
 
 std::span<const Command> commands() { return kCommands; }
+
+const Command& find_command(std::string_view name) {
+  std::vector<std::string_view> names;
+  for (const Command& c : commands()) {
+    if (c.name == name) return c;
+    names.push_back(c.name);
+  }
+  throw InputError(unknown_word("command", name, names));
+}
 
 const std::atomic<bool>& catch_interruptions() {
   for (const int signal : {SIGINT, SIGTERM}) {

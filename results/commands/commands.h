@@ -19,6 +19,16 @@ struct Command {
 };
 /// Every command, in the order of --help.
 std::span<const Command> commands();
+/// Throws InputError that lists the valid names and the nearest.
+const Command& find_command(std::string_view name);
+
+/// What `mmuscope --help` prints.
+std::string usage();
+
+/// The manual page, in the man macros of roff, and what makes a shell complete the command line.
+std::string manual_page();
+std::string bash_completion();
+std::string zsh_completion();
 
 int run_command(const Args& args);
 int compare_command(const Args& args);
@@ -31,6 +41,7 @@ int walks_command(const Args& args);
 int live_command(const Args& args);
 int host_command(const Args& args);
 int trace_command(const Args& args);
+int help_command(const Args& args);
 
 /// From now on an interruption (Ctrl-C, a termination signal) sets the flag instead of ending the
 /// program.

@@ -211,7 +211,9 @@ constexpr std::array<Catalogue, 6> kCatalogues = {{
 
 int list_command(const Args& args) {
   CommandLine line(kHelp);
-  line.words("what").flag("csv", "as CSV, for machines");
+  Args names_of_all;
+  for (const Catalogue& c : kCatalogues) names_of_all.emplace_back(c.name);
+  line.words("what", names_of_all).flag("csv", "as CSV, for machines");
   if (!line.parse(args)) return kDone;
   const Args words = line.texts("what");
   if (words.size() != 1) {

@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "results/commands/commands.h"
+#include "results/comparison.h"
 #include "results/suite/records.h"
 #include "results/tables.h"
 
@@ -71,44 +72,22 @@ bool write_csv_files(const CommandLine& line, const std::vector<CellText>& cells
   return to_stdout == 0;
 }
 
-/// Against the first native run, of the same guest as all the others.
-void fill_slowdown(std::vector<Compared>& runs) {
-  for (const Compared& base : runs) {
-    if (base.row.experiment->pager->name != "native" || !base.row.result->ok()) continue;
-    for (Compared& run : runs) {
-      run.row.slowdown = static_cast<double>(run.row.cycles.total()) /
-                         static_cast<double>(base.row.cycles.total());
-    }
-    return;
-  }
-}
-
 /// Runs the workload under each pager in turn; `name` stands in the CSV column suite.
 int run_and_print(const CommandLine& line, const std::string& name,
                   const std::vector<std::string>& pagers) {
-  ExperimentText text = experiment_text(line);
-  std::vector<Experiment> experiments;
-  for (const std::string& pager : pagers) {
-    text.pager = pager;
-    experiments.push_back(parse_experiment(text));
-  }
-  std::vector<Result> results;
-  for (const Experiment& e : experiments) results.push_back(run_experiment(e));
-
-  std::vector<Compared> runs;
+  const Comparison comparison = compare_pagers(name, experiment_text(line), pagers);
+  const std::vector<Compared>& runs = comparison.runs;
   std::size_t failed = 0;
-  for (std::size_t i = 0; i < results.size(); ++i) {
-    runs.push_back({pagers[i], make_suite_row(name, i + 1, experiments[i], results[i])});
-    if (results[i].ok()) continue;
+  for (const Compared& run : runs) {
+    if (run.row.result->ok()) continue;
     ++failed;
-    fmt::print(stderr, "mmuscope: {}: {}\n", pagers[i], results[i].status);
+    fmt::print(stderr, "mmuscope: {}: {}\n", run.label, run.row.result->status);
   }
-  fill_slowdown(runs);
   std::vector<CellText> cells;
   for (const Compared& run : runs) cells.push_back(cell_text(run.row));
   if (write_csv_files(line, cells) && failed < runs.size()) {
     fmt::print("{}", comparison_table(runs));
-    if (runs.size() == 1) fmt::print("\n{}", process_table(results[0], kProcessesShown));
+    if (runs.size() == 1) fmt::print("\n{}", process_table(*runs[0].row.result, kProcessesShown));
   }
   return failed == 0 ? kDone : kCheckFailed;
 }

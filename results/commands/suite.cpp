@@ -92,7 +92,9 @@ std::string repeated(const Args& args) {
 int suite_command(const Args& args) {
   const unsigned cores = std::clamp(std::thread::hardware_concurrency(), 1u, 1024u);
   CommandLine line(kHelp);
-  line.words("suite")
+  Args names;
+  for (const NamedSuite& named : named_suites()) names.emplace_back(named.name);
+  line.words("suite", names)
       .value("out", "", "folder for the CSV files, made if it is not there")
       .value("jobs", std::to_string(cores).c_str(), "experiments at a time, 1 to 1024")
       .value("shard", "", "I/N: only the I-th of N parts of the suite; `mmuscope merge` joins them")

@@ -52,7 +52,7 @@ int import(const Args& words, const CommandLine& line) {
 int trace_command(const Args& args) {
   const LackeyOptions defaults;
   CommandLine line(kHelp);
-  line.words("word")
+  line.words("word", {"import", "info", "dump"})
       .value("output,o", "", "import: the trace")
       .value("quantum", std::to_string(defaults.quantum).c_str(),
              "import: accesses of a process before another one has its turn")

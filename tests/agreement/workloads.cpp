@@ -3,11 +3,10 @@
 
 #include <doctest/doctest.h>
 
+#include <span>
 #include <string>
 
-#include "results/catalog.h"
-#include "tests/support/oracle.h"
-#include "tests/support/setups.h"
+#include "tests/support/agreement.h"
 
 namespace mmuscope {
 namespace {
@@ -31,49 +30,15 @@ constexpr SmallWorkload kSmall[] = {
     {"database:bytes=1m,accesses=3000,threads=2,slice=500", 2},
 };
 
-struct WorkloadEnd {
-  u64 seen = 0, memory = 0, checked = 0, uncertain = 0;
-};
-
-WorkloadEnd run_watched(const Setup& setup, const SmallWorkload& small) {
-  const Spec spec = parse_spec(small.spec);
-  const WorkloadInfo& info = find_workload(spec.name);
-  Params params("workload " + spec.name, info.params);
-  params.set_list(spec.list);
-  const std::unique_ptr<Workload> workload = info.make(params, 1);
-  MachineConfig config;
-  config.memory_bytes = workload->memory_bytes();
-  config.vcpus = small.vcpus;
-  const auto machine = make_machine(setup, config);
-  Oracle oracle(*machine);
-  workload->run(*machine, nullptr);
-  oracle.check_memory();
-  return {oracle.digest(), oracle.memory_digest(), oracle.checked(), oracle.uncertain()};
-}
-
-void check_workload(const SmallWorkload& small, const std::vector<Setup>& setups) {
-  WorkloadEnd first;
-  for (const Setup& setup : setups) {
-    const std::string where = std::string(small.spec) + " on " + std::to_string(small.vcpus) +
-                              " vCPUs under " + setup.name();
-    INFO(where);
-    try {
-      const WorkloadEnd run = run_watched(setup, small);
-      if (first.checked == 0) first = run;
-      CHECK(run.checked == first.checked);
-      CHECK(run.seen == first.seen);
-      CHECK(run.memory == first.memory);
-      CHECK(run.checked > 1000);
-    } catch (const Disagreement& d) {
-      FAIL_CHECK(std::string(d.what()));
-    }
-  }
-  MESSAGE(std::string(small.spec) << ": " << first.checked << " accesses, " << first.uncertain
-                                  << " with a choice");
-}
-
 void check_workloads(unsigned begin, unsigned end) {
-  for (unsigned i = begin; i < end; ++i) check_workload(kSmall[i], all_setups());
+  for (const SmallWorkload& small : std::span(kSmall).subspan(begin, end - begin)) {
+    CAPTURE(small.spec);
+    const Agreement all = check_workload(pager_catalog(), small.spec, small.vcpus);
+    CHECK(all.disagreement == "");
+    CHECK(all.checked > 1000 * all.runs);
+    MESSAGE(std::string(small.spec) << ": " << all.checked / all.runs << " accesses, "
+                                    << all.uncertain / all.runs << " with a choice");
+  }
 }
 
 TEST_CASE("workloads agree with the reference translator and across pagers: touch, churn") {

@@ -1,14 +1,12 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 
 #include "results/csv.h"
-#include "tests/support/paths.h"
+#include "tests/support/shell.h"
 
 // These run the real program, build/mmuscope, as users do.
 
@@ -16,28 +14,6 @@ using namespace mmuscope;
 namespace fs = std::filesystem;
 
 namespace {
-
-struct Ran {
-  int status = -1;
-  std::string out, err;
-};
-
-/// A script in the project's root, in which $mmuscope is the program.
-Ran shell(const std::string& script) {
-  const std::string base =
-      (fs::temp_directory_path() / fmt::format("mmuscope_command_{}", getpid())).string();
-  const std::string command =
-      fmt::format("(mmuscope='{}/mmuscope'; cd '{}' && {}) >'{}.out' 2>'{}.err' </dev/null",
-                  build_dir(), source_dir(), script, base, base);
-  const int raw = std::system(command.c_str());
-  Ran ran;
-  ran.status = WIFEXITED(raw) ? WEXITSTATUS(raw) : 128 + WTERMSIG(raw);
-  ran.out = read_file(base + ".out", 1 << 26);
-  ran.err = read_file(base + ".err", 1 << 26);
-  fs::remove(base + ".out");
-  fs::remove(base + ".err");
-  return ran;
-}
 
 Ran run(const std::string& arguments) { return shell("\"$mmuscope\" " + arguments); }
 

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "core/machine.h"
+#include "results/catalog.h"
 
 namespace mmuscope {
 
@@ -11,15 +11,16 @@ namespace mmuscope {
 struct Setup {
   std::string pager;  ///< SPEC
   PageSize backing = PageSize::k4K;
+  std::span<const PagerInfo> pagers = pager_catalog();  ///< that the SPEC names one of
   std::string name() const;
 };
 
-/// Every pager of the catalogue, those with a format in each, over 4K and (but for native) 2M
-/// backing.
-std::vector<Setup> all_setups();
+/// Every pager, those with a format in each, over 4K and (but for native) 2M backing.
+std::vector<Setup> all_setups(std::span<const PagerInfo> pagers = pager_catalog());
 
 /// Parses the SPEC. Throws InputError as the command line does.
-Machine::MakePager pager_maker(const std::string& spec, bool& virtualized);
+Machine::MakePager pager_maker(const std::string& spec, bool& virtualized,
+                               std::span<const PagerInfo> pagers = pager_catalog());
 
 /// The machine of that setup; `config` says the rest.
 std::unique_ptr<Machine> make_machine(const Setup& setup, MachineConfig config);
