@@ -37,6 +37,122 @@ constexpr std::array<std::string_view, 2> kDefault = {
     "vcpus = 1,4\n",
 };
 
+/// Every workload but the trace, small: a look at everything in seconds.
+constexpr std::array<std::string_view, 1> kQuick = {
+    "workload = touch:bytes=4m,accesses=100000\n"
+    "workload = churn:bytes=4m\n"
+    "workload = fork:operations=20\n"
+    "workload = ptemod:operations=5000\n"
+    "workload = switch:slices=200\n"
+    "workload = database:bytes=8m,accesses=200000\n"
+    "workload = migrate:bytes=4m,accesses=20000\n"
+    "pager = native\n"
+    "pager = shadow\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n",
+};
+
+/// The settings behind published results, as far as there are workloads for them. Processes at once
+/// have a vCPU each: the papers do not tell how many their machines had.
+constexpr std::array<std::string_view, 6> kPaper = {
+    // PVM, SOSP 2023, Cascade Lake: fork + exit + wait, protection fault, memory touched block by
+    // block (of 4 GB a 16th: its cost is per page).
+    "cpu = cascade-lake\n"
+    "workload = fork:processes=1\n"
+    "workload = ptemod:op=protect\n"
+    "workload = churn:bytes=256m,processes=1\n"
+    "pager = native\n"
+    "pager = shadow\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "set = backing=4k\n"
+    "set = backing=2m\n",
+
+    "cpu = cascade-lake\n"
+    "workload = churn:bytes=256m,processes=4\n"
+    "pager = native\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "vcpus = 4\n",
+
+    "cpu = cascade-lake\n"
+    "workload = churn:bytes=256m,processes=16\n"
+    "pager = native\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "vcpus = 16\n",
+
+    "cpu = cascade-lake\n"
+    "workload = fork:processes=32,operations=50\n"
+    "pager = native\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "vcpus = 32\n",
+
+    // VMware's first measurements: EPT on Nehalem, RVI on Barcelona. What gains most and what loses
+    // to longer walks, and large pages in guest and hypervisor as the cure.
+    "cpu = nehalem\n"
+    "cpu = barcelona\n"
+    "workload = fork\n"
+    "workload = ptemod:op=protect\n"
+    "workload = database:bytes=128m\n"
+    "workload = database:bytes=128m,guest-page=2m\n"
+    "workload = trace:file=workloads/trace/recorded/shell-pipeline.mmt\n"
+    "pager = native\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "set = backing=4k\n"
+    "set = backing=2m\n",
+
+    // Bhargava et al., ASPLOS 2008: caches for walks in both dimensions, then large host pages.
+    "cpu = barcelona\n"
+    "workload = database:bytes=128m\n"
+    "pager = native\n"
+    "pager = nested\n"
+    "set = walk-caches=1d\n"
+    "set = walk-caches=2d\n"
+    "set = walk-caches=2d+ntlb\n"
+    "set = backing=4k\n"
+    "set = backing=2m\n",
+};
+
+/// The same work for every vCPU, on 1 to 32 of them: threads of one process, and processes.
+#define MMUSCOPE_VCPUS(N)                                             \
+  "workload = churn:bytes=1m,block=256k,threads=" N                   \
+  "\n"                                                                \
+  "workload = fork:operations=10,processes=" N                        \
+  "\n"                                                                \
+  "workload = database:bytes=4m,accesses=50000,slice=1000,threads=" N \
+  "\n"                                                                \
+  "pager = native\n"                                                  \
+  "pager = shadow\n"                                                  \
+  "pager = shadow-unsync\n"                                           \
+  "pager = nested\n"                                                  \
+  "vcpus = " N "\n"
+constexpr std::array<std::string_view, 6> kVcpus = {
+    MMUSCOPE_VCPUS("1"), MMUSCOPE_VCPUS("2"),  MMUSCOPE_VCPUS("4"),
+    MMUSCOPE_VCPUS("8"), MMUSCOPE_VCPUS("16"), MMUSCOPE_VCPUS("32"),
+};
+#undef MMUSCOPE_VCPUS
+
+/// Page sizes of the guest against those of the host, and nested paging with smaller leaves than
+/// the host's pages allow.
+constexpr std::array<std::string_view, 1> kPages = {
+    "workload = database:bytes=64m,accesses=1000000\n"
+    "workload = database:bytes=64m,accesses=1000000,guest-page=2m\n"
+    "workload = touch:bytes=64m,pattern=uniform,populate=on\n"
+    "workload = touch:bytes=64m,pattern=uniform,populate=on,guest-page=2m\n"
+    "pager = native\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "pager = nested:page=2m\n"
+    "pager = nested:page=4k\n"
+    "set = backing=4k\n"
+    "set = backing=mixed\n"
+    "set = backing=2m\n"
+    "set = backing=1g\n",
+};
+
 /// How large TLBs must be for nested paging to cost what shadow paging does.
 constexpr std::array<std::string_view, 1> kTlbSweep = {
     "workload = database:bytes=64m,accesses=4000000\n"
@@ -100,8 +216,8 @@ constexpr std::array<std::string_view, 1> kMigration = {
     "set = vpid=off\n",
 };
 
-/// What tables cost in memory as processes multiply.
-constexpr std::array<std::string_view, 1> kMemory = {
+/// What tables cost in memory as processes multiply, and what it costs to do with fewer.
+constexpr std::array<std::string_view, 2> kMemory = {
     "workload = fork:operations=2,resident=256k,processes=1\n"
     "workload = fork:operations=2,resident=256k,processes=4\n"
     "workload = fork:operations=2,resident=256k,processes=16\n"
@@ -117,6 +233,12 @@ constexpr std::array<std::string_view, 1> kMemory = {
     "pager = nested\n"
     "set = backing=4k\n"
     "set = backing=2m\n",
+
+    "workload = database:bytes=4m,accesses=20000,slice=1000,processes=64\n"
+    "pager = shadow-unsync\n"
+    "pager = shadow-unsync:limit=512\n"
+    "pager = shadow-unsync:limit=256\n"
+    "pager = shadow-unsync:limit=128\n",
 };
 
 /// What each decision of KVM's shadow pager is worth: one turned off at a time, and Xen's set.
@@ -143,6 +265,21 @@ constexpr std::array kNamed = {
                "every workload and the recorded trace under every pager, with 4K and 2M backing; "
                "fork, churn and touch also with 1 and 16 processes and 1 and 4 vCPUs",
                kDefault},
+    NamedSuite{"quick", "every workload but the trace under every pager, small: some seconds",
+               kQuick},
+    NamedSuite{
+        "paper",
+        "the settings of published results, for the ratios to compare with: PVM (SOSP 2023) "
+        "on Cascade Lake, VMware's first EPT and RVI machines, Bhargava et al. (ASPLOS 2008)",
+        kPaper},
+    NamedSuite{"vcpus",
+               "1 to 32 vCPUs with the same work for each: threads that release memory, processes "
+               "that fork, threads that read tables that stay",
+               kVcpus},
+    NamedSuite{"pages",
+               "guest pages of 4K and 2M on host pages of 4K, 2M, 1G and mixed, and smaller EPT "
+               "leaves than the host's pages",
+               kPages},
     NamedSuite{"tlb-sweep", "database and touch with a quarter to 8 times the CPU's TLBs",
                kTlbSweep},
     NamedSuite{
@@ -158,7 +295,7 @@ constexpr std::array kNamed = {
     NamedSuite{
         "memory",
         "bytes of tables for 1 to 256 processes under each virtualizing pager, with 4K and 2M "
-        "backing",
+        "backing; the shadow pager also with a limit on its pages",
         kMemory},
     NamedSuite{"options",
                "the shadow pager that works as KVM's does, with one of its optimisations off at a "
