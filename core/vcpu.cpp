@@ -180,8 +180,12 @@ bool Vcpu::serve_exit(const VmExit& exit, Slow& out) {
 void Vcpu::count_exit(ExitReason reason) {
   ++counters[exit_event(reason)];
   // Without a tag the TLB cannot tell guest from host: the exit and the entry after it flush. SDM
-  // vol. 3, *VMX Support for Address Translation*.
-  if (!tagged_) flush_space();
+  // vol. 3, *VMX Support for Address Translation*. On AMD, what is not told apart by an ASID is not
+  // by its kind either.
+  if (!tagged_) {
+    flush_space();
+    if (cpu_.vendor == Vendor::Amd) guest_physical_.invalidate(FlushMatch::space(context_));
+  }
   machine_.pager().left_guest(*this);
 }
 
