@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "core/error.h"
 #include "core/params.h"
@@ -79,22 +80,6 @@ std::string ended(const AccessResult& r) {
   return fmt::format("gave #PF with error code {}", r.fault.error_code);
 }
 
-/// A sentence if the access did not end as announced, else nothing.
-std::string compare_announced(const Announcement& due, const AccessResult& r) {
-  const auto fault = r.done ? std::nullopt : std::optional(r.fault.kind);
-  const bool code_differs = due.error_code && *due.error_code != r.fault.error_code;
-  if (fault != due.fault || code_differs) {
-    std::string announced = "nothing announced";
-    if (due.fault == GuestFault::Kind::GeneralProtection) announced = "#GP announced";
-    if (due.fault == GuestFault::Kind::PageFault) announced = "#PF announced";
-    if (due.error_code) announced += fmt::format(" with error code {}", *due.error_code);
-    return fmt::format("{}, {}", ended(r), announced);
-  }
-  if (due.value && *due.value != r.value)
-    return fmt::format("read {}, not {}", r.value, *due.value);
-  return {};
-}
-
 class ScenarioRun {
  public:
   ScenarioRun(const Scenario& scenario, const MachineConfig& config,
@@ -118,8 +103,9 @@ class ScenarioRun {
     switch (op.kind) {
       case ScenarioOp::Kind::Access:
         vcpu.set_privilege(op.access.privilege);
-        return compare_announced(op.announced, vcpu.try_access(Gva(op.address), op.access.kind,
-                                                               {op.value, 8, false, false}));
+        ended_.push_back(
+            vcpu.try_access(Gva(op.address), op.access.kind, {op.value, 8, false, false}));
+        return unlike_announced(op.announced, ended_.back());
       case ScenarioOp::Kind::Cr3:
         refuse_if((op.value >> 63) && !vcpu.controls().pcide,
                   "bit 63 of CR3 may be set only with cr4_pcide");
@@ -172,6 +158,7 @@ class ScenarioRun {
     result.accesses = machine_.accesses() - accesses_before;
     result.gauges = machine_.pager().gauges();
     result.dirty_pages = dirty_pages_;
+    result.ended = std::exchange(ended_, {});
     return result;
   }
 
@@ -180,9 +167,25 @@ class ScenarioRun {
  private:
   Machine machine_;
   u64 dirty_pages_ = 0;
+  std::vector<AccessResult> ended_;
 };
 
 }  // namespace
+
+std::string unlike_announced(const Announcement& due, const AccessResult& r) {
+  const auto fault = r.done ? std::nullopt : std::optional(r.fault.kind);
+  const bool code_differs = due.error_code && *due.error_code != r.fault.error_code;
+  if (fault != due.fault || code_differs) {
+    std::string announced = "nothing announced";
+    if (due.fault == GuestFault::Kind::GeneralProtection) announced = "#GP announced";
+    if (due.fault == GuestFault::Kind::PageFault) announced = "#PF announced";
+    if (due.error_code) announced += fmt::format(" with error code {}", *due.error_code);
+    return fmt::format("{}, {}", ended(r), announced);
+  }
+  if (due.value && *due.value != r.value)
+    return fmt::format("read {}, not {}", r.value, *due.value);
+  return {};
+}
 
 std::vector<std::string_view> scenario_figures() {
   std::vector<std::string_view> names;

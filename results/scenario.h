@@ -19,6 +19,9 @@ struct Announcement {
   std::optional<u64> value;               ///< what a read sees
 };
 
+/// A sentence if an access did not end as announced, else nothing.
+std::string unlike_announced(const Announcement& due, const AccessResult& ended);
+
 struct ScenarioOp {
   enum class Kind : u8 {
     Access,
@@ -78,10 +81,11 @@ std::vector<std::string_view> scenario_figures();
 
 struct StepResult {
   u64 accesses = 0;
-  Counters counters;               ///< change in the step, summed over the vCPUs
-  Gauges gauges;                   ///< at its end
-  u64 dirty_pages = 0;             ///< harvested in the step
-  std::vector<std::string> wrong;  ///< a line for each op that did not end as announced
+  Counters counters;                ///< change in the step, summed over the vCPUs
+  Gauges gauges;                    ///< at its end
+  u64 dirty_pages = 0;              ///< harvested in the step
+  std::vector<AccessResult> ended;  ///< of the accesses, in their order
+  std::vector<std::string> wrong;   ///< a line for each op that did not end as announced
 };
 struct ScenarioResult {
   std::string pager;  ///< as it was asked for

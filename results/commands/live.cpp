@@ -47,8 +47,8 @@ std::string table(const Scenario& recorded, const ScenarioResult& result) {
     for (const auto& [name, kernel] : step.expect) {
       const u64 emulator = figure(result.steps[i], name);
       if (kernel == 0 && emulator == 0) continue;
-      text += fmt::format("  {:<28}{:>12}{:>12}{}\n", name, kernel, emulator,
-                          kernel == emulator ? "" : "  differs");
+      text += fmt::format("  {:<28}{:>12}{:>12}  {}\n", name, kernel, emulator,
+                          kernel == emulator ? "equal" : "DIFFERS");
     }
   }
   return text;
@@ -64,11 +64,14 @@ struct Comparison {
   Scenario recorded;
   ScenarioResult emulated;
   ScenarioCheck check;
+  std::vector<std::string> wrong;  ///< a line for each op that ended otherwise than announced
 };
 Comparison compare(LiveRunner& runner, const Scenario& scenario, const Options& options) {
   Comparison c;
-  c.recorded = runner.record(scenario);
-  if (options.host.native_supervisor) c.recorded = with_supervisor_fetches(c.recorded);
+  LiveRunner::Record record = runner.record(scenario);
+  c.recorded = std::move(record.scenario);
+  c.wrong = std::move(record.wrong);
+  if (options.host.native_supervisor) c.recorded = with_supervisor_accesses(c.recorded);
   c.emulated = run_scenario(c.recorded, options.host.pager, options.cpu);
   c.check = check_scenario(c.recorded, c.emulated);
   return c;
@@ -78,23 +81,35 @@ void print_notes(const LiveRunner& runner) {
   for (const std::string& note : runner.notes()) fmt::print(stderr, "{}\n", note);
 }
 
+/// Compares one file, adds to the CSV and to what is printed; true if all is equal.
+bool compare_file(LiveRunner& runner, const std::string& file, bool alone, const Options& options,
+                  std::string& csv, std::string& text) {
+  const Scenario scenario = load_scenario(file);
+  Comparison c = compare(runner, scenario, options);
+  if (!c.check.failures.empty()) {
+    // A host that is short of memory may take a page from under the guest.
+    fmt::print(stderr, "{}: differs, and is run once more\n", file);
+    c = compare(runner, scenario, options);
+  }
+  for (const std::string& wrong : c.wrong) c.check.failures.push_back(wrong);
+  for (const CsvRow& row : csv_rows(c.recorded, c.emulated)) csv += csv_line(row);
+  if (alone) text += table(c.recorded, c.emulated);
+  text += check_text(c.recorded, c.emulated, c.check);
+  if (!options.record.empty()) write_file(options.record, scenario_json(c.recorded));
+  return c.check.failures.empty();
+}
+
 int compare_files(LiveRunner& runner, const std::vector<std::string>& files,
                   const Options& options) {
   std::string csv = csv_line(csv_header()), text;
   bool all_hold = true;
   for (const std::string& file : files) {
-    const Scenario scenario = load_scenario(file);
-    Comparison c = compare(runner, scenario, options);
-    if (!c.check.failures.empty()) {
-      // A host that is short of memory may take a page from under the guest.
-      fmt::print(stderr, "{}: differs, and is run once more\n", file);
-      c = compare(runner, scenario, options);
+    try {
+      all_hold = compare_file(runner, file, files.size() == 1, options, csv, text) && all_hold;
+    } catch (const RunError& died) {
+      text += fmt::format("{}\n", died.what());
+      all_hold = false;
     }
-    for (const CsvRow& row : csv_rows(c.recorded, c.emulated)) csv += csv_line(row);
-    if (files.size() == 1) text += table(c.recorded, c.emulated);
-    text += check_text(c.recorded, c.emulated, c.check);
-    all_hold = all_hold && c.check.failures.empty();
-    if (!options.record.empty()) write_file(options.record, scenario_json(c.recorded));
   }
   print_notes(runner);
   if (!options.csv.empty()) write_file(options.csv, csv);
@@ -104,14 +119,25 @@ int compare_files(LiveRunner& runner, const std::vector<std::string>& files,
 
 // --- random scenarios ----------------------------------------------------------------------------
 
-/// True if the guest of the emulator is never refused what it does, stubs at CPL 0 included. One
-/// that keeps stale translations may be: then the scenario says nothing.
+bool fetches_a_stub(const ScenarioOp& op) {
+  return op.access.is_fetch() && op.address == kStubPage;
+}
+
+/// True if the guest of the emulator reaches its stubs whenever it fetches one, and faults wherever
+/// it fetches from elsewhere. One that keeps stale translations may not: then it says nothing.
 bool runs_through(const Scenario& scenario, const Options& options) {
+  const Scenario whole = with_supervisor_accesses(scenario);
   try {
-    const ScenarioResult result =
-        run_scenario(with_supervisor_fetches(scenario), options.host.pager, options.cpu);
-    return std::all_of(result.steps.begin(), result.steps.end(),
-                       [](const StepResult& step) { return step.wrong.empty(); });
+    const ScenarioResult result = run_scenario(whole, options.host.pager, options.cpu);
+    for (std::size_t i = 0; i < whole.steps.size(); ++i) {
+      auto ended = result.steps[i].ended.begin();
+      for (const ScenarioOp& op : whole.steps[i].ops) {
+        if (op.kind != ScenarioOp::Kind::Access) continue;
+        if (op.access.is_fetch() && fetches_a_stub(op) != ended->done) return false;
+        ++ended;
+      }
+    }
+    return true;
   } catch (const std::runtime_error&) {
     return false;  // the limit is too small, or a table leads beyond memory
   }
@@ -129,48 +155,77 @@ bool differs(LiveRunner& runner, const Scenario& scenario, const Options& option
   return true;
 }
 
-/// Shrinks a scenario that differs, shows it and writes it.
-void tell_difference(LiveRunner& runner, const Scenario& scenario, const Options& options) {
+/// Shrinks a scenario that differs, shows it, writes it and adds it to the CSV.
+void tell_difference(LiveRunner& runner, const Scenario& scenario, const Options& options,
+                     std::string& csv) {
   Scenario least =
       shrink(scenario, [&](const Scenario& smaller) { return differs(runner, smaller, options); });
-  fmt::print("{} differs; shrunk from {} ops to {}\n", scenario.name, units(scenario),
-             units(least));
+  std::string text = fmt::format("{} differs; shrunk from {} ops to {}\n", scenario.name,
+                                 units(scenario), units(least));
   try {
     const Comparison c = compare(runner, least, options);
+    for (const CsvRow& row : csv_rows(c.recorded, c.emulated)) csv += csv_line(row);
     least = c.recorded;
     auto& words = least.final_memory;
     words.erase(std::remove_if(words.begin(), words.end(), [](auto& w) { return w.second == 0; }),
                 words.end());
-    fmt::print("{}{}", scenario_json(least), check_text(c.recorded, c.emulated, c.check));
+    text += scenario_json(least) + check_text(c.recorded, c.emulated, c.check);
   } catch (const RunError& died) {
-    fmt::print("{}{}\n", scenario_json(least), died.what());
+    text += fmt::format("{}{}\n", scenario_json(least), died.what());
   }
+  if (options.csv != "-") fmt::print("{}", text);
   if (!options.record.empty()) write_file(options.record, scenario_json(least));
+}
+
+/// A scenario that is equal, or was once: a host that is short of memory may take a page from under
+/// the guest, and a vCPU that dies counts as a difference.
+struct RandomRun {
+  bool equal = false;
+  u64 figures = 0;
+  std::string csv, why;
+};
+RandomRun compare_once(LiveRunner& runner, const Scenario& scenario, const Options& options) {
+  RandomRun run;
+  try {
+    const Comparison c = compare(runner, scenario, options);
+    for (const CsvRow& row : csv_rows(c.recorded, c.emulated)) run.csv += csv_line(row);
+    run.figures = c.check.passed;
+    run.equal = c.check.failures.empty();
+    if (!run.equal) run.why = c.check.failures.front();
+  } catch (const RunError& died) {
+    run.why = died.what();
+  }
+  return run;
 }
 
 int compare_random(LiveRunner& runner, u64 count, u64 seed, const Options& options) {
   u64 compared = 0, figures = 0;
-  for (u64 i = 0; i < count; ++i) {
+  std::string csv = csv_line(csv_header());
+  int status = kDone;
+  for (u64 i = 0; i < count && status == kDone; ++i) {
     const Scenario scenario = random_scenario(seed + i);
     if (!runs_through(scenario, options)) continue;
-    try {
-      const Comparison c = compare(runner, scenario, options);
-      figures += c.check.passed;
-      ++compared;
-      if (c.check.failures.empty()) continue;
-    } catch (const RunError&) {
+    RandomRun run = compare_once(runner, scenario, options);
+    if (!run.equal && differs(runner, scenario, options)) {
+      tell_difference(runner, scenario, options, csv);
+      status = kCheckFailed;
+      break;
     }
-    if (!differs(runner, scenario, options)) {
-      fmt::print(stderr, "{} differed once and not again\n", scenario.name);
-      continue;
+    if (!run.equal) {
+      fmt::print(stderr, "{} differed once and not again: {}\n", scenario.name, run.why);
+      run = compare_once(runner, scenario, options);
     }
-    tell_difference(runner, scenario, options);
-    return kCheckFailed;
+    figures += run.figures;
+    ++compared;
+    if (!options.csv.empty()) csv += run.csv;
   }
   print_notes(runner);
-  fmt::print("{} random scenarios from seed {}: {} compared, equal in {} figures\n", count, seed,
-             compared, figures);
-  return kDone;
+  if (!options.csv.empty()) write_file(options.csv, csv);
+  const std::string text =
+      fmt::format("{} random scenarios from seed {}: {} compared, equal in {} figures\n", count,
+                  seed, compared, figures);
+  if (status == kDone && options.csv != "-") fmt::print("{}", text);
+  return status;
 }
 
 }  // namespace

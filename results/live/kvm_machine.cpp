@@ -74,10 +74,48 @@ constexpr std::array kStubs = {
     StubCode{Stub::Cr4, true, {0x0f, 0x22, 0xe0, 0xee}},     // mov cr4, rax
 };
 constexpr u64 kStubBytes = 16;
-constexpr u16 kPort = 0x1234;
+constexpr u16 kPort = 0x12;  // in the task state's bitmap
 constexpr u64 kIopl3 = 3 << 12, kFlagAc = 1 << 18, kFlagOne = 2;
 
 u64 address_of(Stub stub) { return kStubPage + kStubBytes * static_cast<u64>(stub); }
+
+// --- delivery of faults --------------------------------------------------------------------------
+
+// SDM vol. 3, "64-Bit Mode IDT", "Task Management in 64-bit Mode", "64-Bit Mode Stack Frame".
+constexpr u8 kGeneralProtection = 13, kPageFaultVector = 14;
+constexpr u64 kIdt = kStubPage + 0x100, kGdt = kStubPage + 0x200, kHandlers = kStubPage + 0x280;
+constexpr u64 kTaskState = kStubPage + 0x300;
+constexpr u16 kIdtLimit = 16 * (kPageFaultVector + 1) - 1;
+/// Behind the task state stands a bitmap of ports, all permitted: a KVM that emulates CPL 0 may ask
+/// it in spite of IOPL 3.
+constexpr u16 kPortBitmap = 0x68, kTaskStateLimit = kPortBitmap + 32;
+constexpr u16 kSupervisorCode = 0x08, kSupervisorData = 0x10, kUserCode = 0x18, kUserData = 0x20;
+constexpr u16 kTask = 0x28;
+/// Of the frame that the CPU pushes: SS, RSP, RFLAGS, CS, RIP and, last, the error code.
+constexpr u64 kErrorCode = kHandlerStack - 6 * sizeof(u64);
+constexpr u8 kFaultPort = 0x80;  // plus the vector
+
+constexpr std::array<u64, 5> kDescriptors = {0, 0x00af'9b00'0000'ffff, 0x00cf'9300'0000'ffff,
+                                             0x00af'fb00'0000'ffff, 0x00cf'f300'0000'ffff};
+
+void put(const Mapping& memory, u64 gpa, u64 word) {
+  std::memcpy(memory.data() + gpa, &word, sizeof word);
+}
+
+void lay_out_delivery(const Mapping& memory) {
+  for (std::size_t i = 0; i < kDescriptors.size(); ++i) put(memory, kGdt + 8 * i, kDescriptors[i]);
+  put(memory, kTaskState + 4, kHandlerStack);  // RSP0
+  std::memcpy(memory.data() + kTaskState + 0x66, &kPortBitmap, sizeof kPortBitmap);
+  for (const u8 vector : {kGeneralProtection, kPageFaultVector}) {
+    const u64 handler = kHandlers + u64{16} * vector - u64{16} * kGeneralProtection;
+    const std::array<u8, 2> out = {0xe6, static_cast<u8>(kFaultPort + vector)};  // out imm8, al
+    std::memcpy(memory.data() + handler, out.data(), out.size());
+    constexpr u64 kInterruptGate = 0x8e;
+    const u64 gate = (handler & 0xffff) | u64{kSupervisorCode} << 16 | kInterruptGate << 40 |
+                     (handler >> 16 & 0xffff) << 48;
+    put(memory, kIdt + u64{16} * vector, gate);
+  }
+}
 
 // --- registers -----------------------------------------------------------------------------------
 
@@ -92,11 +130,24 @@ kvm_segment segment(u16 selector, u8 type, bool supervisor) {
 }
 
 void set_segments(kvm_sregs& state, bool supervisor) {
-  state.cs = segment(supervisor ? 0x08 : 0x18, 11, supervisor);
+  state.cs = segment(supervisor ? kSupervisorCode : kUserCode, 11, supervisor);
   state.cs.l = 1;
-  state.ds = segment(supervisor ? 0x10 : 0x20, 3, supervisor);
+  state.ds = segment(supervisor ? kSupervisorData : kUserData, 3, supervisor);
   state.ds.db = 1;
   state.es = state.fs = state.gs = state.ss = state.ds;
+}
+
+void set_tables(kvm_sregs& state) {
+  state.gdt.base = kGdt;
+  state.gdt.limit = 8 * kDescriptors.size() - 1;
+  state.idt.base = kIdt;
+  state.idt.limit = kIdtLimit;
+  state.tr = {};
+  state.tr.base = kTaskState;
+  state.tr.limit = kTaskStateLimit;
+  state.tr.selector = kTask;
+  state.tr.type = 11;  // a busy 64-bit task state
+  state.tr.present = 1;
 }
 
 }  // namespace
@@ -186,6 +237,7 @@ KvmMachine::KvmMachine(const Config& config, Mapping& memory)
   for (const StubCode& s : kStubs) {
     std::memcpy(memory_.data() + address_of(s.stub), s.code.data(), s.code.size());
   }
+  lay_out_delivery(memory_);
   cpus_.reserve(config.vcpus);
   for (unsigned i = 0; i < config.vcpus; ++i) add_vcpu(config, i);
   vm_stats_.emplace_back(Descriptor(control(vm_, KVM_GET_STATS_FD, "KVM_GET_STATS_FD", 0)));
@@ -211,6 +263,7 @@ void KvmMachine::add_vcpu(const Config& config, unsigned index) {
   cpu.state.cr4 = config.cr4;
   cpu.state.efer = config.efer;
   set_segments(cpu.state, false);
+  set_tables(cpu.state);
   control(cpu.fd, KVM_SET_SREGS, "KVM_SET_SREGS", &cpu.state);
 }
 
@@ -231,20 +284,18 @@ void KvmMachine::set_privilege(Cpu& cpu, bool supervisor) {
   cpu.supervisor = supervisor;
 }
 
-u64 KvmMachine::run(unsigned index, Stub stub, u64 address, u64 value) {
+AccessResult KvmMachine::run(unsigned index, Stub stub, u64 address, u64 value) {
   Cpu& cpu = cpus_[index];
   set_privilege(cpu, runs_as_supervisor(stub));
   kvm_regs regs{};
-  regs.rip = address_of(stub);
+  regs.rip = stub == Stub::Fetch ? address : address_of(stub);
   regs.rax = value;
   regs.rbx = address;
   regs.rdx = kPort;
   regs.rflags = kFlagOne | kIopl3 | (alignment_check_ ? kFlagAc : 0);
   control(cpu.fd, KVM_SET_REGS, "KVM_SET_REGS", &regs);
   enter(cpu, index);
-  if (stub != Stub::Read) return 0;
-  control(cpu.fd, KVM_GET_REGS, "KVM_GET_REGS", &regs);
-  return regs.rax;
+  return ending(cpu, index, stub);
 }
 
 void KvmMachine::enter(Cpu& cpu, unsigned index) {
@@ -259,14 +310,31 @@ void KvmMachine::enter(Cpu& cpu, unsigned index) {
     }
     if (std::chrono::steady_clock::now() - begin > kPatience) died("did not come back within 5 s");
   }
+}
+
+AccessResult KvmMachine::ending(Cpu& cpu, unsigned index, Stub stub) {
+  const auto died = [&](const std::string& how) {
+    throw RunError(fmt::format("the host's vCPU {} {}", index, how));
+  };
+  AccessResult result;
+  kvm_regs regs{};
   const auto* run = reinterpret_cast<const kvm_run*>(cpu.run.data());
   switch (run->exit_reason) {
     case KVM_EXIT_IO:
-      if (run->io.port == kPort && run->io.direction == KVM_EXIT_IO_OUT) return;
-      died(fmt::format("ran something else than its stub (port {})", unsigned{run->io.port}));
-      break;
+      if (run->io.direction != KVM_EXIT_IO_OUT) break;
+      if (run->io.port == kFaultPort + kGeneralProtection ||
+          run->io.port == kFaultPort + kPageFaultVector) {
+        result.fault = delivered(cpu, static_cast<u8>(run->io.port - kFaultPort));
+        return result;
+      }
+      if (run->io.port != kPort) break;
+      result.done = true;
+      if (stub != Stub::Read) return result;
+      control(cpu.fd, KVM_GET_REGS, "KVM_GET_REGS", &regs);
+      result.value = regs.rax;
+      return result;
     case KVM_EXIT_SHUTDOWN:
-      died("died (triple fault): the guest's tables forbid the access and nothing handles faults");
+      died("died (triple fault): the guest's tables forbid the page of the stubs or its handlers");
       break;
     case KVM_EXIT_INTERNAL_ERROR:
       died(fmt::format("met an instruction that KVM cannot emulate (suberror {})",
@@ -278,6 +346,23 @@ void KvmMachine::enter(Cpu& cpu, unsigned index) {
     default:
       died(fmt::format("stopped with KVM's exit reason {}", run->exit_reason));
   }
+  died(fmt::format("ran something else than its stub (port {})", unsigned{run->io.port}));
+  return result;
+}
+
+GuestFault KvmMachine::delivered(Cpu& cpu, u8 vector) {
+  control(cpu.fd, KVM_GET_SREGS, "KVM_GET_SREGS", &cpu.state);
+  cpu.supervisor = true;
+  u64 error_code = 0;
+  std::memcpy(&error_code, memory_.data() + kErrorCode, sizeof error_code);
+  GuestFault fault;
+  fault.error_code = static_cast<u32>(error_code);
+  if (vector == kGeneralProtection) {
+    fault.kind = GuestFault::Kind::GeneralProtection;
+  } else {
+    fault.address = Gva(cpu.state.cr2);
+  }
+  return fault;
 }
 
 void KvmMachine::log_dirty(bool on) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/types.h"
+#include "core/vcpu.h"
 
 namespace mmuscope {
 
@@ -78,8 +79,12 @@ class KvmStats {
 enum class Stub : u8 { Fetch, Read, Write, Cr3, Invlpg, Cr0, Cr4 };
 bool runs_as_supervisor(Stub stub);
 
-/// Where the stubs lie, guest-virtual and guest-physical, in one page.
+/// Where the stubs lie, guest-virtual and guest-physical, in one page; and behind them what the
+/// delivery of #PF and #GP needs: descriptor tables, a task state with the stack, handlers that
+/// only give control back.
 inline constexpr u64 kStubPage = 0x10000;
+/// The stack of the handlers ends here, in the same page.
+inline constexpr u64 kHandlerStack = kStubPage + 0x400;
 
 /// A virtual machine of the host's KVM, in 64-bit mode: one slot of memory from address 0, vCPUs
 /// that run one stub at a time, all in this thread. Throws InputError when the host cannot give it
@@ -94,8 +99,9 @@ class KvmMachine {
   /// `memory` outlives the machine; the stubs are written into it.
   KvmMachine(const Config& config, Mapping& memory);
 
-  /// Runs the stub to its end; `address` and `value` are its operands. Returns what it read.
-  u64 run(unsigned vcpu, Stub stub, u64 address, u64 value);
+  /// Runs the stub to its end, or to the #PF or #GP that ends it, which is delivered; `address` and
+  /// `value` are its operands. A Fetch from elsewhere than kStubPage must fault: there is no stub.
+  AccessResult run(unsigned vcpu, Stub stub, u64 address, u64 value);
   void log_dirty(bool on);
   /// Pages written since the log was started or last harvested; 0 without a log.
   u64 harvest_dirty();
@@ -116,6 +122,8 @@ class KvmMachine {
   void add_vcpu(const Config& config, unsigned index);
   void set_slot(u32 flags);
   void enter(Cpu& cpu, unsigned index);
+  AccessResult ending(Cpu& cpu, unsigned index, Stub stub);
+  GuestFault delivered(Cpu& cpu, u8 vector);
   void set_privilege(Cpu& cpu, bool supervisor);
 
   Descriptor kvm_, vm_;

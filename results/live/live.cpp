@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <optional>
+#include <utility>
 
 #include "core/error.h"
 
@@ -97,34 +99,139 @@ void LiveRunner::note(const std::string& line) {
 
 namespace {
 
-/// True if the op at `at` is a fetch at CPL 3 by that vCPU.
+/// True if the op at `at` is a fetch of a stub at CPL 3 by that vCPU.
 bool is_fetch(const std::vector<ScenarioOp>& ops, std::size_t at, unsigned vcpu) {
-  return at < ops.size() && is_access(ops[at]) && ops[at].access.is_fetch() && ops[at].vcpu == vcpu;
+  return at < ops.size() && is_access(ops[at]) && ops[at].access.is_fetch() &&
+         ops[at].address == kStubPage && ops[at].vcpu == vcpu;
 }
-/// The same for a read or write.
+/// True if it is a read or write by that vCPU.
 bool is_data(const std::vector<ScenarioOp>& ops, std::size_t at, unsigned vcpu) {
   return at < ops.size() && is_access(ops[at]) && !ops[at].access.is_fetch() &&
          ops[at].vcpu == vcpu;
 }
 
-/// Each access followed by the fetch of the instruction behind it. It matters where the access took
-/// down what maps the stub.
-void add_last_fetches(ScenarioStep& step) {
-  std::vector<ScenarioOp> ops;
-  for (std::size_t i = 0; i < step.ops.size(); ++i) {
-    const ScenarioOp& op = step.ops[i];
-    ops.push_back(op);
-    if (!is_data(step.ops, i, op.vcpu) || is_fetch(step.ops, i + 1, op.vcpu)) continue;
-    ScenarioOp fetch;
-    fetch.vcpu = op.vcpu;
-    fetch.access = {AccessKind::Fetch, Privilege::User};
-    fetch.address = kStubPage;
-    ops.push_back(fetch);
+ScenarioOp access_op(unsigned vcpu, Access access, u64 address) {
+  ScenarioOp op;
+  op.vcpu = vcpu;
+  op.access = access;
+  op.address = address;
+  return op;
+}
+
+Announcement as_ended(const ScenarioOp& op, const AccessResult& ended) {
+  Announcement a;
+  if (!ended.done) {
+    a.fault = ended.fault.kind;
+    a.error_code = ended.fault.error_code;
+  } else if (op.access.kind == AccessKind::Read) {
+    a.value = ended.value;
   }
-  step.ops = std::move(ops);
+  return a;
 }
 
 }  // namespace
+
+/// Performs the ops of a scenario in a machine and writes down what was done and how it ended.
+class OpRunner {
+ public:
+  explicit OpRunner(KvmMachine& machine) : machine_(machine) {}
+
+  /// Performs the op at `at`, or a fetch with the access that its stub makes, and the last fetch of
+  /// the stub if it stands there for no other access. Returns how many ops that was.
+  std::size_t run(const std::vector<ScenarioOp>& ops, std::size_t at) {
+    const ScenarioOp& op = ops[at];
+    if (is_access(op)) return run_access(ops, at);
+    done_.push_back(op);
+    switch (op.kind) {
+      case ScenarioOp::Kind::Peek:
+        break;
+      case ScenarioOp::Kind::DirtyLog:
+        machine_.log_dirty(op.value != 0);
+        break;
+      case ScenarioOp::Kind::GetDirtyLog:
+        dirty_pages_ = dirty_pages_.value_or(0) + machine_.harvest_dirty();
+        blurred_ = blurred_ || std::exchange(delivered_, false);
+        break;
+      case ScenarioOp::Kind::ShadowPageLimit:
+        machine_.limit_shadow_pages(op.value);
+        break;
+      default:
+        // A fault of these ends the stub of no announced op.
+        if (!machine_.run(op.vcpu, stub_of(op), op.address, op.value).done) {
+          throw RunError("the kernel's guest got a fault where none can be announced");
+        }
+    }
+    return 1;
+  }
+
+  /// What was done since this was last asked.
+  std::vector<ScenarioOp> take_done() { return std::exchange(done_, {}); }
+  /// Lines for the ops that did not end as announced, by now.
+  std::vector<std::string> take_wrong() { return std::exchange(wrong_, {}); }
+  /// Pages harvested since this was last asked; nothing without a harvest.
+  std::optional<u64> take_dirty_pages() { return std::exchange(dirty_pages_, std::nullopt); }
+  /// True if a fault was delivered before one of these harvests: the stack's page is in it.
+  bool take_blurred() { return std::exchange(blurred_, false); }
+
+ private:
+  std::size_t run_access(const std::vector<ScenarioOp>& ops, std::size_t at) {
+    const ScenarioOp& op = ops[at];
+    if (!op.access.is_fetch() || (op.address != kStubPage && !op.announced.fault)) {
+      throw InputError(
+          fmt::format("live runs each r and w from a stub: [\"x\", vcpu, {}] stands right before "
+                      "it, and a fetch from elsewhere must be announced to fault",
+                      kStubPage));
+    }
+    if (!is_canonical(op)) {
+      throw InputError("live cannot fetch from an address that is not canonical");
+    }
+    const bool pair = op.address == kStubPage && is_data(ops, at + 1, op.vcpu);
+    if (!pair) {
+      perform(op, op.address);
+      return 1;
+    }
+    done_.push_back(op);
+    const ScenarioOp& data = ops[at + 1];
+    if (!perform(data, data.address)) return 2;
+    // The fetch of the instruction behind the access. It matters where the access took down what
+    // maps the stub.
+    if (!is_fetch(ops, at + 2, op.vcpu)) {
+      done_.push_back(access_op(op.vcpu, {AccessKind::Fetch, Privilege::User}, kStubPage));
+    } else if (!is_data(ops, at + 3, op.vcpu)) {
+      done_.push_back(ops[at + 2]);
+      return 3;
+    }
+    return 2;
+  }
+
+  /// True if the access was done.
+  bool perform(const ScenarioOp& op, u64 address) {
+    const AccessResult ended = machine_.run(op.vcpu, stub_of(op), address, op.value);
+    const bool page_fault = !ended.done && ended.fault.kind == GuestFault::Kind::PageFault;
+    if (page_fault && ended.fault.address != Gva(address)) {
+      throw RunError(fmt::format("the kernel's guest got #PF at {:#x}, not where the access goes",
+                                 ended.fault.address.raw()));
+    }
+    delivered_ = delivered_ || !ended.done;
+    const std::string wrong = unlike_announced(op.announced, ended);
+    if (!wrong.empty()) wrong_.push_back("on the kernel the access " + wrong);
+    done_.push_back(op);
+    done_.back().announced = as_ended(op, ended);
+    return ended.done;
+  }
+
+  static bool is_canonical(const ScenarioOp& op) {
+    constexpr unsigned kBits = 57;  // of the widest addresses
+    const u64 top = op.address >> (kBits - 1);
+    return top == 0 || top == (~u64{0} >> (kBits - 1));
+  }
+
+  KvmMachine& machine_;
+  std::vector<ScenarioOp> done_;
+  std::vector<std::string> wrong_;
+  std::optional<u64> dirty_pages_;
+  bool delivered_ = false, blurred_ = false;
+};
 
 Scenario LiveRunner::runnable(const Scenario& scenario) {
   Scenario s = scenario;
@@ -139,7 +246,6 @@ Scenario LiveRunner::runnable(const Scenario& scenario) {
       return supervisor;
     };
     step.ops.erase(std::remove_if(step.ops.begin(), step.ops.end(), left_out), step.ops.end());
-    add_last_fetches(step);
   }
   return s;
 }
@@ -170,15 +276,15 @@ void LiveRunner::lay_out(const Scenario& s) {
   }
 }
 
-Scenario LiveRunner::record(const Scenario& scenario) {
-  Scenario s = runnable(scenario);
+LiveRunner::Record LiveRunner::record(const Scenario& scenario) {
+  Record record{runnable(scenario), {}};
+  Scenario& s = record.scenario;
   lay_out(s);
   const LiveThread thread;
   KvmMachine machine(config_of(s), memory_.front());
-  std::size_t number = 0;
-  for (ScenarioStep& step : s.steps) {
-    step =
-        record_step(machine, step, fmt::format("{}: step {} ({})", s.file, ++number, step.label));
+  OpRunner runner(machine);
+  for (std::size_t i = 0; i < s.steps.size(); ++i) {
+    record_step(machine, runner, record, i);
   }
   for (auto& [gpa, value] : s.final_memory) {
     std::memcpy(&value, memory_.front().data() + gpa, sizeof value);
@@ -189,102 +295,60 @@ Scenario LiveRunner::record(const Scenario& scenario) {
       host_.kernel, host_.tdp() ? "tdp on" : "shadow MMU (tdp off)",
       host_.native_supervisor ? "native" : "emulated");
   s.pager = host_.pager;
-  return s;
+  return record;
 }
 
-namespace {
-
-/// One op, or a fetch, the access that its stub makes, and the last fetch of the stub if it stands
-/// there for no other access. Returns how many ops that was.
-std::size_t run_ops(KvmMachine& machine, const std::vector<ScenarioOp>& ops, std::size_t at,
-                    u64& dirty_pages) {
-  const ScenarioOp& op = ops[at];
-  switch (op.kind) {
-    case ScenarioOp::Kind::Peek:
-      return 1;
-    case ScenarioOp::Kind::DirtyLog:
-      machine.log_dirty(op.value != 0);
-      return 1;
-    case ScenarioOp::Kind::GetDirtyLog:
-      dirty_pages += machine.harvest_dirty();
-      return 1;
-    case ScenarioOp::Kind::ShadowPageLimit:
-      machine.limit_shadow_pages(op.value);
-      return 1;
-    default:
-      break;
-  }
-  if (!is_access(op)) {
-    machine.run(op.vcpu, stub_of(op), op.address, op.value);
-    return 1;
-  }
-  if (!op.access.is_fetch() || op.address != kStubPage) {
-    throw InputError(fmt::format(
-        "live runs each r and w from a stub: [\"x\", vcpu, {}] stands right before it, and no "
-        "other address is fetched from",
-        kStubPage));
-  }
-  const bool pair = is_data(ops, at + 1, op.vcpu);
-  const ScenarioOp& last = pair ? ops[at + 1] : op;
-  if (op.announced.fault || last.announced.fault) {
-    throw InputError("live cannot deliver the fault that is announced: no guest handler runs");
-  }
-  const u64 read = machine.run(last.vcpu, stub_of(last), last.address, last.value);
-  if (last.announced.value && *last.announced.value != read) {
-    throw InputError(fmt::format("the kernel's guest read {}, not {} as announced", read,
-                                 *last.announced.value));
-  }
-  if (!pair) return 1;
-  return is_fetch(ops, at + 2, op.vcpu) && !is_data(ops, at + 3, op.vcpu) ? 3 : 2;
-}
-
-}  // namespace
-
-ScenarioStep LiveRunner::record_step(KvmMachine& machine, const ScenarioStep& step,
-                                     const std::string& where) {
-  ScenarioStep recorded = step;
-  recorded.expect.clear();
+void LiveRunner::record_step(KvmMachine& machine, OpRunner& runner, Record& record,
+                             std::size_t index) {
+  ScenarioStep& step = record.scenario.steps[index];
   std::vector<std::optional<KvmStats::Figure>> before;
   machine.read_stats();
   for (const std::string_view name : figures_) before.push_back(machine.stat(name));
-  u64 dirty_pages = 0;
   for (std::size_t i = 0; i < step.ops.size();) {
-    const std::string op = fmt::format("{}, op {}: ", where, i + 1);
+    const std::string op = fmt::format("step {} ({}), op {}: ", index + 1, step.label, i + 1);
     try {
-      i += run_ops(machine, step.ops, i, dirty_pages);
+      i += runner.run(step.ops, i);
     } catch (const InputError& e) {
-      throw InputError(op + e.what());
+      throw InputError(record.scenario.file + ": " + op + e.what());
     } catch (const RunError& e) {
-      throw RunError(op + e.what());
+      throw RunError(record.scenario.file + ": " + op + e.what());
     }
+    for (const std::string& wrong : runner.take_wrong()) record.wrong.push_back(op + wrong);
   }
   machine.read_stats();
+  step.ops = runner.take_done();
+  step.expect.clear();
   for (std::size_t i = 0; i < figures_.size(); ++i) {
     const auto after = machine.stat(figures_[i]);
     if (!before[i] || !after) continue;
     const u64 value = after->gauge ? after->value : after->value - before[i]->value;
-    recorded.expect.emplace_back(figures_[i], value);
+    step.expect.emplace_back(figures_[i], value);
   }
-  const bool harvests = std::any_of(step.ops.begin(), step.ops.end(), [](const ScenarioOp& op) {
-    return op.kind == ScenarioOp::Kind::GetDirtyLog;
-  });
-  if (harvests) recorded.expect.emplace_back("dirty_pages", dirty_pages);
-  return recorded;
+  const auto dirty_pages = runner.take_dirty_pages();
+  if (runner.take_blurred() && !host_.native_supervisor) {
+    note("dirty_pages is left out where a fault was delivered: KVM's emulation writes the frame");
+  } else if (dirty_pages) {
+    step.expect.emplace_back("dirty_pages", *dirty_pages);
+  }
 }
 
-Scenario with_supervisor_fetches(Scenario scenario) {
+Scenario with_supervisor_accesses(Scenario scenario) {
   for (ScenarioStep& step : scenario.steps) {
     std::vector<ScenarioOp> ops;
     for (const ScenarioOp& op : step.ops) {
-      ScenarioOp fetch;
-      fetch.vcpu = op.vcpu;
-      fetch.access = {AccessKind::Fetch, Privilege::Supervisor};
-      fetch.address = kStubPage;
+      const auto add = [&](AccessKind kind, u64 address) {
+        ops.push_back(access_op(op.vcpu, {kind, Privilege::Supervisor}, address));
+      };
       const bool stub = op.kind == ScenarioOp::Kind::Cr3 || op.kind == ScenarioOp::Kind::Invlpg ||
                         op.kind == ScenarioOp::Kind::Cr0 || op.kind == ScenarioOp::Kind::Cr4;
-      if (stub) ops.push_back(fetch);
+      if (stub) add(AccessKind::Fetch, kStubPage);
       ops.push_back(op);
-      if (stub) ops.push_back(fetch);  // of the `out` behind it
+      if (stub) add(AccessKind::Fetch, kStubPage);  // of the `out` behind it
+      if (is_access(op) && op.announced.fault) {
+        add(AccessKind::Read, kStubPage);  // the descriptor tables
+        add(AccessKind::Write, kHandlerStack - sizeof(u64));
+        add(AccessKind::Fetch, kStubPage);  // the handler
+      }
     }
     step.ops = std::move(ops);
   }

@@ -80,7 +80,7 @@ class Generator {
     /// copy of a shadow root, whose entries then cost each a fault (under kvm_pvm they do).
     bool roots = false;
     bool shared = false, aliases = false, no_exec = false, large = false;
-    bool dirty_log = false, limit = false, cr0 = false;
+    bool dirty_log = false, limit = false, cr0 = false, faults = false;
   };
 
   bool percent(u64 n) { return random_.chance(n, 100); }
@@ -104,6 +104,8 @@ class Generator {
     style_.dirty_log = percent(25);
     style_.limit = percent(20);
     style_.cr0 = percent(15);
+    style_.faults = percent(40);
+    if (style_.faults) scenario_.controls.nxe = style_.no_exec;
     if (style_.limit) style_.tables = 8 + random_.below(16);
   }
 
@@ -121,7 +123,8 @@ class Generator {
   void lay_out() {
     constexpr std::array<u64, 3> kFlags = {0, x86::kAccessed, x86::kAccessed | x86::kDirty};
     word(kIdentityTable, kFull | kFlags[random_.below(3)], kEntriesPerTable, kPageBytes);
-    word(kIdentityTable + kStubPage / kPageBytes * 8, kStubPage | kPath);
+    // D too: where KVM emulates CPL 0 the delivery of a fault writes its frame in software.
+    word(kIdentityTable + kStubPage / kPageBytes * 8, kStubPage | kPath | x86::kDirty);
     for (unsigned p = 0; p < style_.processes; ++p) lay_out_process(p);
   }
 
@@ -201,12 +204,16 @@ class Generator {
     return op;
   }
 
+  SoftwareWalk walk(unsigned vcpu, u64 gva, AccessKind kind) {
+    return model_->walk_guest(Gpa(cr3_[vcpu]), Gva(gva), {kind, Privilege::User},
+                              scenario_.controls);
+  }
+  bool permits(unsigned vcpu, u64 gva, AccessKind kind) { return walk(vcpu, gva, kind).ok; }
   /// What the access reaches; nothing if the guest's tables forbid it or it leads beyond memory.
   std::optional<Gpa> reach(unsigned vcpu, u64 gva, AccessKind kind) {
-    const SoftwareWalk walk =
-        model_->walk_guest(Gpa(cr3_[vcpu]), Gva(gva), {kind, Privilege::User}, scenario_.controls);
-    if (!walk.ok) return std::nullopt;
-    const Gpa gpa = walk.path.translate(Gva(gva));
+    const SoftwareWalk found = walk(vcpu, gva, kind);
+    if (!found.ok) return std::nullopt;
+    const Gpa gpa = found.path.translate(Gva(gva));
     if (gpa.raw() + kPageBytes > scenario_.memory_bytes) return std::nullopt;
     return gpa;
   }
@@ -253,12 +260,26 @@ class Generator {
     const u64 gva = table ? any(tables_).gpa + 8 * random_.below(8) : any_address();
     const AccessKind kind = !table && percent(50) ? AccessKind::Write : AccessKind::Read;
     const auto gpa = reach(vcpu, gva, kind);
-    if (!gpa) return;
+    if (!gpa) return touch_forbidden(vcpu, gva, kind);
     // Not in a table, where a number would be an entry; and even, so that it is none if a table
     // comes to lie there.
     if (kind == AccessKind::Write && gpa->raw() < kDataBegin) return;
     access(vcpu, gva, kind, 2 * random_.below(500'000));
     if (kind == AccessKind::Write) model_->host_write(*gpa, step_.ops.back().value);
+  }
+
+  /// An access that the tables, as they stand, end with a fault; or one in no half of the
+  /// addresses.
+  void touch_forbidden(unsigned vcpu, u64 gva, AccessKind kind) {
+    if (!style_.faults) return;
+    if (percent(5)) return access(vcpu, gva | u64{1} << 60, kind, 0);
+    if (percent(20)) kind = AccessKind::Fetch;
+    if (permits(vcpu, gva, kind)) return;
+    if (kind != AccessKind::Fetch) return access(vcpu, gva, kind, 2 * random_.below(500'000));
+    ScenarioOp fetch = op_of(ScenarioOp::Kind::Access, vcpu, gva, 0);
+    fetch.access = {kind, Privilege::User};
+    fetch.announced.fault = GuestFault::Kind::PageFault;
+    step_.ops.push_back(fetch);
   }
 
   void load_cr3(unsigned vcpu) {
@@ -413,7 +434,9 @@ std::vector<T> shortest(std::vector<T> list,
 Scenario random_scenario(u64 seed) { return Generator(seed).make(); }
 
 Scenario shrink(Scenario s, const std::function<bool(const Scenario&)>& differs) {
-  const Scenario::Words identity = s.memory.front();
+  // The identity mapping stays, and in it the entry of the stubs.
+  constexpr std::ptrdiff_t kStaying = 2;
+  const std::vector<Scenario::Words> identity(s.memory.begin(), s.memory.begin() + kStaying);
   std::size_t before = 0;
   do {
     before = units(s) + s.memory.size();
@@ -424,12 +447,11 @@ Scenario shrink(Scenario s, const std::function<bool(const Scenario&)>& differs)
         [&](const std::vector<Scenario::Words>& words) {
           Scenario smaller = s;
           smaller.memory = words;
-          // The identity mapping stays: hosts may look at descriptor tables at address 0.
-          smaller.memory.insert(smaller.memory.begin(), identity);
+          smaller.memory.insert(smaller.memory.begin(), identity.begin(), identity.end());
           return differs(smaller);
         };
-    s.memory = shortest(std::vector(s.memory.begin() + 1, s.memory.end()), words_hold);
-    s.memory.insert(s.memory.begin(), identity);
+    s.memory = shortest(std::vector(s.memory.begin() + kStaying, s.memory.end()), words_hold);
+    s.memory.insert(s.memory.begin(), identity.begin(), identity.end());
   } while (units(s) + s.memory.size() < before);
   return s;
 }

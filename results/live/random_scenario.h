@@ -9,8 +9,7 @@ namespace mmuscope {
 /// A scenario of random ops that a real vCPU can run live: one to six processes on one to three
 /// vCPUs that touch pages, edit tables of every level through an identity mapping of the low 2 MiB,
 /// flush as a careful guest does, or too little, or too much; dirty logging and the limit in some.
-/// The guest's tables permit every access, so that no fault is delivered. The same seed gives the
-/// same scenario.
+/// In some the guest's tables forbid accesses now and then. The same seed gives the same scenario.
 Scenario random_scenario(u64 seed);
 
 /// The scenario with as few ops and initial words as `differs` still holds for; each access with

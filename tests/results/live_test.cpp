@@ -90,7 +90,7 @@ TEST_CASE("slow: the recorded scenarios count the same live") {
     // A host may do something to the guest's memory meanwhile: twice would be no accident.
     u64 wrong = 0;
     for (int attempt = 0; attempt < 2; ++attempt) {
-      const Scenario live = runner->record(s);
+      const Scenario live = runner->record(s).scenario;
       wrong = 0;
       for (std::size_t i = 0; i < s.steps.size(); ++i) {
         for (const auto& figure : s.steps[i].expect) {
@@ -112,7 +112,7 @@ TEST_CASE("a vCPU that dies is reported, and the next one lives") {
   Scenario bad = s;
   bad.memory.clear();  // no table at all
   CHECK_THROWS_WITH_AS(runner->record(bad), doctest::Contains("triple fault"), RunError);
-  CHECK(wrong_figures(runner->record(s), runner->host().pager) == 0);
+  CHECK(wrong_figures(runner->record(s).scenario, runner->host().pager) == 0);
 }
 
 TEST_CASE("what cannot be run live is refused with its op") {
@@ -120,7 +120,7 @@ TEST_CASE("what cannot be run live is refused with its op") {
   if (!runner) return;
   Scenario s = recorded("kvm").front();
   s.steps.front().ops.erase(s.steps.front().ops.begin());  // an access without its fetch
-  CHECK_THROWS_WITH_AS(runner->record(s), doctest::Contains("op 1: live runs each r and w"),
+  CHECK_THROWS_WITH_AS(runner->record(s).scenario, doctest::Contains("op 1: live runs each r and w"),
                        InputError);
 }
 
@@ -129,9 +129,9 @@ TEST_CASE("slow: random scenarios count the same live") {
   if (!runner) return;
   for (u64 seed = 1; seed <= 20; ++seed) {
     const Scenario s = random_scenario(seed);
-    if (wrong_figures(runner->record(s), runner->host().pager) == 0) continue;
+    if (wrong_figures(runner->record(s).scenario, runner->host().pager) == 0) continue;
     INFO("seed " << seed);
-    CHECK(wrong_figures(runner->record(s), runner->host().pager) == 0);
+    CHECK(wrong_figures(runner->record(s).scenario, runner->host().pager) == 0);
   }
 }
 
