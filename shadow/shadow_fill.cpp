@@ -31,6 +31,8 @@ Resume ShadowMmu::page_fault(Vcpu& v, const VmExit& exit) {
   const SoftwareWalk guest = machine_.walk_guest(v.root(), exit.gva, exit.access, controls);
   if (!guest.ok) {
     ++v.counters[Event::PfGuest];
+    const u32 cause = guest.error_code & (pf::kPresent | pf::kReserved);
+    if (cause == pf::kPresent) invalidate_before_fault(v, exit.gva);
     return Resume::reflect({GuestFault::Kind::PageFault, guest.error_code, exit.gva});
   }
   if (guest.flagged != 0) {

@@ -126,6 +126,7 @@ class ShadowMmu final : public Pager {
   void flush_guest_context(Vcpu& v, u32 pcid);
   void flush_guest_all(Vcpu& v);
   void flush_vcpu(Vcpu& v);
+  void invalidate_before_fault(Vcpu& v, Gva va);
   void invalidate_address(Vcpu& v, const Root& root, Gva va);
 
   // --- tables out of sync: shadow_sync.cpp

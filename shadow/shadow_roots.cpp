@@ -143,6 +143,14 @@ Resume ShadowMmu::invlpg(Vcpu& v, Gva va) {
   return Resume::retry();
 }
 
+/// A fault for want of a right drops the CPU's translations of its address: SDM vol. 3, "Operations
+/// that Invalidate TLBs and Paging-Structure Caches". The shadow of them is not to stay either, or
+/// the guest could fault again after it has granted the right.
+void ShadowMmu::invalidate_before_fault(Vcpu& v, Gva va) {
+  v.flush_page(va);
+  invalidate_address(v, state(v).root, va);
+}
+
 /// Brings the one leaf entry for the address up to date where its table is out of sync. The table
 /// stays so.
 void ShadowMmu::invalidate_address(Vcpu& v, const Root& root, Gva va) {

@@ -104,7 +104,7 @@ class Generator {
     style_.dirty_log = percent(25);
     style_.limit = percent(20);
     style_.cr0 = percent(15);
-    style_.faults = percent(40);
+    style_.faults = percent(40) && !style_.dirty_log;  // the frame of a fault is logged as dirty
     if (style_.faults) scenario_.controls.nxe = style_.no_exec;
     if (style_.limit) style_.tables = 8 + random_.below(16);
   }
