@@ -61,6 +61,10 @@ constexpr std::array kMachineParams = {
               "levels of the guest kernel's page tables, whatever the CPU has", 0, 0, "4|5"},
     ParamInfo{"quantum", ParamInfo::Kind::Count, "64", "accesses",
               "turn of each vCPU when there are several", 1, 1e9, ""},
+    ParamInfo{"series-every", ParamInfo::Kind::Count, "0", "accesses",
+              "a row of series.csv for each so many, when a step of the guest's program ends; 0: "
+              "none. Peaks are taken at samples, so that many samples may raise them",
+              0, 1e9, ""},
 };
 
 template <class Info>

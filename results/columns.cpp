@@ -317,6 +317,42 @@ constexpr std::array kVcpuColumns = {
                        }},
 };
 
+// --- series.csv ----------------------------------------------------------------------------------
+
+template <u64 SeriesSample::*kMember>
+Value seen(const SeriesCsvRow& r) {
+  return r.seen->*kMember;
+}
+
+constexpr std::array kSeriesColumns = {
+    Column<SeriesCsvRow>{"cell", Kind::Identity, "", kIdentity, "as in suite.csv",
+                         [](const SeriesCsvRow& r) -> Value { return r.cell; }},
+    Column<SeriesCsvRow>{"sample", Kind::Identity, "", kIdentity,
+                         "number of the sample, from 1; the last is the end of the run",
+                         [](const SeriesCsvRow& r) -> Value { return r.sample; }},
+    Column<SeriesCsvRow>{"accesses", Kind::Counter, "accesses", kAccesses,
+                         "guest accesses so far, on all vCPUs", seen<&SeriesSample::accesses>},
+    Column<SeriesCsvRow>{"guest_page_faults", Kind::Counter, "faults", kAccesses,
+                         "page faults delivered to the guest so far",
+                         seen<&SeriesSample::guest_page_faults>},
+    Column<SeriesCsvRow>{"exits", Kind::Counter, "exits", kExits, "VM exits so far",
+                         seen<&SeriesSample::exits>},
+    Column<SeriesCsvRow>{"processes", Kind::Gauge, "processes", kMemory,
+                         "guest processes at that moment", seen<&SeriesSample::processes>},
+    Column<SeriesCsvRow>{"guest_table_bytes", Kind::Gauge, "bytes", kMemory,
+                         "the guest's own tables at that moment",
+                         seen<&SeriesSample::guest_table_bytes>},
+    Column<SeriesCsvRow>{"pager_table_bytes", Kind::Gauge, "bytes", kMemory,
+                         "the pager's tables at that moment",
+                         seen<&SeriesSample::pager_table_bytes>},
+    Column<SeriesCsvRow>{"pager_bytes", Kind::Gauge, "bytes", kMemory,
+                         "the pager's tables and its bookkeeping at that moment",
+                         seen<&SeriesSample::pager_bytes>},
+    Column<SeriesCsvRow>{"mmu_unsync", Kind::Gauge, "pages", kMemory,
+                         "shadow pages out of sync with their guest table at that moment",
+                         seen<&SeriesSample::mmu_unsync>},
+};
+
 template <class Row>
 CsvRow csv_row(std::span<const Column<Row>> columns, const Row& row) {
   CsvRow fields;
@@ -355,6 +391,7 @@ SuiteRow make_suite_row(const std::string& suite, u64 cell, const Experiment& ex
 std::span<const Column<SuiteRow>> suite_columns() { return kSuiteColumns; }
 std::span<const Column<ProcessCsvRow>> process_columns() { return kProcessColumns; }
 std::span<const Column<VcpuCsvRow>> vcpu_columns() { return kVcpuColumns; }
+std::span<const Column<SeriesCsvRow>> series_columns() { return kSeriesColumns; }
 
 CellText cell_text(const SuiteRow& row) {
   CellText text;
@@ -369,6 +406,10 @@ CellText cell_text(const SuiteRow& row) {
   for (const Result::OfVcpu& v : row.result->vcpus) {
     text.vcpus.push_back(
         csv_row(vcpu_columns(), VcpuCsvRow{row.cell, index++, row.experiment->cpu, &v}));
+  }
+  u64 sample = 0;
+  for (const SeriesSample& s : row.result->series) {
+    text.series.push_back(csv_row(series_columns(), SeriesCsvRow{row.cell, ++sample, &s}));
   }
   return text;
 }

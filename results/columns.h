@@ -53,6 +53,11 @@ struct ProcessCsvRow {
   u64 cell = 1;
   const ProcessRow* process = nullptr;
 };
+struct SeriesCsvRow {
+  u64 cell = 1;
+  u64 sample = 1;
+  const SeriesSample* seen = nullptr;
+};
 struct VcpuCsvRow {
   u64 cell = 1;
   u64 vcpu = 0;
@@ -63,6 +68,7 @@ struct VcpuCsvRow {
 std::span<const Column<SuiteRow>> suite_columns();
 std::span<const Column<ProcessCsvRow>> process_columns();
 std::span<const Column<VcpuCsvRow>> vcpu_columns();
+std::span<const Column<SeriesCsvRow>> series_columns();
 
 template <class Row>
 CsvRow csv_header(std::span<const Column<Row>> columns) {
@@ -71,11 +77,11 @@ CsvRow csv_header(std::span<const Column<Row>> columns) {
   return row;
 }
 
-/// A cell's rows in the three files, without the headers; only identities and the status of one
+/// A cell's rows in the four files, without the headers; only identities and the status of one
 /// that could not go on.
 struct CellText {
   CsvRow suite;
-  std::vector<CsvRow> processes, vcpus;
+  std::vector<CsvRow> processes, vcpus, series;
 };
 CellText cell_text(const SuiteRow& row);
 

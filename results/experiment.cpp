@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "results/data_file.h"
 #include "results/process_accounts.h"
+#include "results/series.h"
 
 namespace mmuscope {
 namespace {
@@ -109,8 +110,11 @@ Result run_experiment(const Experiment& experiment) {
     const std::unique_ptr<Workload> workload = make_workload(experiment);
     Machine machine(config_of(experiment, workload->memory_bytes()), pager_maker(experiment));
     ProcessAccounts accounts(experiment.pager->tables);
-    workload->run(machine, &accounts);
+    const u64 every = experiment.machine.count("series-every");
+    Series series(accounts, every);
+    workload->run(machine, every != 0 ? static_cast<ProcessListener*>(&series) : &accounts);
     collect(machine, accounts, result);
+    if (every != 0) result.series = series.take();
   } catch (const RunError& error) {
     result.status = error.what();
   } catch (const std::bad_alloc&) {

@@ -48,6 +48,14 @@ struct ProcessRow {
   std::optional<u64> exits, guest_page_faults;
 };
 
+/// A moment of a run: a row of series.csv.
+struct SeriesSample {
+  u64 accesses = 0;  ///< so far
+  u64 processes = 0, guest_table_bytes = 0, pager_table_bytes = 0, pager_bytes = 0, mmu_unsync = 0;
+  u64 exits = 0, guest_page_faults = 0;  ///< so far
+  friend bool operator==(const SeriesSample&, const SeriesSample&) = default;
+};
+
 /// What a run gave.
 struct Result {
   std::string status = "ok";  ///< or why the run could not go on; then nothing else holds
@@ -64,6 +72,7 @@ struct Result {
   u64 guest_table_bytes_peak = 0;
   u64 processes_peak = 0;
   std::vector<ProcessRow> processes;  ///< by pid, then `shared`, `orphaned`, `vm`
+  std::vector<SeriesSample> series;   ///< empty unless the machine's series-every asks for it
 };
 
 /// Runs one experiment on a fresh machine. A RunError becomes the status; an InputError (a trace

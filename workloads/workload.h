@@ -27,6 +27,9 @@ class ProcessListener {
   /// samples in between) is torn down.
   virtual void on_sample(Machine& machine, std::span<const ProcessView> alive,
                          const ProcessView* leaving, u64 guest_table_pages_in_all) = 0;
+  /// Guest accesses between samples, besides those at exits of processes and at the end. A sample
+  /// is taken when the step of a program that reaches this many ends.
+  virtual u64 sample_period() const { return u64{1} << 23; }
 };
 
 /// A deterministic guest and what it does. Runs under any pager and names none.

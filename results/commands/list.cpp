@@ -144,6 +144,7 @@ std::vector<CsvRow> column_rows() {
   add_columns(rows, "suite.csv", suite_columns());
   add_columns(rows, "processes.csv", process_columns());
   add_columns(rows, "vcpus.csv", vcpu_columns());
+  add_columns(rows, "series.csv", series_columns());
   for (const SummaryColumn& c : summary_columns()) {
     rows.push_back({"summary.csv", std::string(c.name), std::string(name_of(c.kind)),
                     std::string(c.unit), std::string(c.meaning)});

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "results/commands/commands.h"
 #include "results/comparison.h"
@@ -45,7 +47,9 @@ void add_options(CommandLine& line) {
       .repeated("set", "key=value of the machine; may be given again for another key")
       .value("csv", "", "writes suite.csv's row or rows; - is standard output")
       .value("processes-csv", "", "writes processes.csv's rows")
-      .value("vcpus-csv", "", "writes vcpus.csv's rows");
+      .value("vcpus-csv", "", "writes vcpus.csv's rows")
+      .value("series-csv", "",
+             "writes series.csv's rows; without --set series-every=N a row each 1,000 accesses");
 }
 
 ExperimentText experiment_text(const CommandLine& line) {
@@ -53,6 +57,10 @@ ExperimentText experiment_text(const CommandLine& line) {
   text.workload = line.required("workload");
   text.cpu = line.text("cpu");
   text.set = line.texts("set");
+  const auto is_series = [](const std::string& s) { return s.rfind("series-every=", 0) == 0; };
+  if (line.has("series-csv") && std::none_of(text.set.begin(), text.set.end(), is_series)) {
+    text.set.push_back("series-every=1000");
+  }
   text.vcpus = line.number("vcpus", 1, kMaxVcpus);
   text.seed = line.number("seed", 0, 0);
   return text;
@@ -62,13 +70,14 @@ ExperimentText experiment_text(const CommandLine& line) {
 /// nothing else.
 bool write_csv_files(const CommandLine& line, const std::vector<CellText>& cells) {
   unsigned to_stdout = 0;
-  for (const char* option : {"csv", "processes-csv", "vcpus-csv"}) {
+  for (const char* option : {"csv", "processes-csv", "vcpus-csv", "series-csv"}) {
     to_stdout += line.text(option) == "-";
   }
   if (to_stdout > 1) throw InputError("only one CSV can go to standard output");
   if (line.has("csv")) write_file(line.text("csv"), suite_csv(cells));
   if (line.has("processes-csv")) write_file(line.text("processes-csv"), processes_csv(cells));
   if (line.has("vcpus-csv")) write_file(line.text("vcpus-csv"), vcpus_csv(cells));
+  if (line.has("series-csv")) write_file(line.text("series-csv"), series_csv(cells));
   return to_stdout == 0;
 }
 

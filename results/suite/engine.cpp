@@ -74,6 +74,7 @@ void take_over(Shared& shared, const Records& records) {
     cell.suite[number] = text;
     for (CsvRow& row : cell.processes) row[0] = text;
     for (CsvRow& row : cell.vcpus) row[0] = text;
+    for (CsvRow& row : cell.series) row[0] = text;
     shared.cells[i] = std::move(cell);
   }
 }

@@ -37,7 +37,8 @@ struct SuiteOutcome {
 };
 
 /// Runs every cell of the shard that is not taken over, `jobs` at a time, and writes suite.csv,
-/// processes.csv and vcpus.csv (and summary.csv where seeds are repeated) in the order of the
+/// processes.csv and vcpus.csv (and summary.csv where seeds are repeated, series.csv where
+/// a cell asks for it) in the order of the
 /// cells: the same bytes whatever the number of jobs. manifest.json says how they came about. While
 /// it runs, finished cells are in the folder's journal.
 ///

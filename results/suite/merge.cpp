@@ -48,7 +48,7 @@ void add_cells(const fs::path& folder, const Manifest& manifest, CellsByNumber& 
     cell.suite[slowdown].clear();  // a shard need not have the native cell
     const auto [at, fresh] = cells.emplace(number, cell);
     if (!fresh && (at->second.suite != cell.suite || at->second.processes != cell.processes ||
-                   at->second.vcpus != cell.vcpus)) {
+                   at->second.vcpus != cell.vcpus || at->second.series != cell.series)) {
       throw InputError(folder.string() + ": cell " + std::to_string(number) +
                        " differs from the same cell of another folder");
     }

@@ -19,9 +19,10 @@ constexpr std::size_t kMaxFile = std::size_t{1} << 30;
 
 fs::path journal_of(const fs::path& folder) { return folder / "journal"; }
 
-// The journal is a CSV file whose first field says what a row is: first the headers of the three
+// The journal is a CSV file whose first field says what a row is: first the headers of the four
 // files, then for each cell its rows and a row that ends it.
-constexpr std::string_view kSuite = "suite", kProcess = "process", kVcpu = "vcpu", kEnd = "end";
+constexpr std::string_view kSuite = "suite", kProcess = "process", kVcpu = "vcpu",
+                           kSeries = "series", kEnd = "end";
 
 std::string tagged(std::string_view tag, CsvRow row) {
   row.insert(row.begin(), std::string(tag));
@@ -32,12 +33,15 @@ std::string journal_text(const CellText& cell) {
   std::string text = tagged(kSuite, cell.suite);
   for (const CsvRow& row : cell.processes) text += tagged(kProcess, row);
   for (const CsvRow& row : cell.vcpus) text += tagged(kVcpu, row);
+  for (const CsvRow& row : cell.series) text += tagged(kSeries, row);
   return text.append(kEnd).append("\n");
 }
 
 std::string journal_head() {
-  return journal_text(
-      {csv_header(suite_columns()), {csv_header(process_columns())}, {csv_header(vcpu_columns())}});
+  return journal_text({csv_header(suite_columns()),
+                       {csv_header(process_columns())},
+                       {csv_header(vcpu_columns())},
+                       {csv_header(series_columns())}});
 }
 
 template <class Row>
@@ -79,6 +83,7 @@ void read_files(const fs::path& folder, Records& records) {
   };
   hand_out(read_rows(folder / "processes.csv", process_columns()), &CellText::processes);
   hand_out(read_rows(folder / "vcpus.csv", vcpu_columns()), &CellText::vcpus);
+  hand_out(read_rows(folder / "series.csv", series_columns()), &CellText::series);
 }
 
 void read_journal(const fs::path& folder, Records& records) {
@@ -94,11 +99,13 @@ void read_journal(const fs::path& folder, Records& records) {
     const std::string tag = std::move(row[0]);
     row.erase(row.begin());
     if (tag == kSuite) {
-      cell = {std::move(row), {}, {}};
+      cell = {std::move(row), {}, {}, {}};
     } else if (tag == kProcess) {
       cell.processes.push_back(std::move(row));
     } else if (tag == kVcpu) {
       cell.vcpus.push_back(std::move(row));
+    } else if (tag == kSeries) {
+      cell.series.push_back(std::move(row));
     } else if (tag == kEnd && cell.suite.size() == suite_columns().size()) {
       const std::string key = identity(cell.suite);
       records[key] = std::move(cell);
@@ -154,16 +161,32 @@ std::string vcpus_csv(const std::vector<CellText>& cells) {
   return csv_text(vcpu_columns(), cells, &CellText::vcpus);
 }
 
+std::string series_csv(const std::vector<CellText>& cells) {
+  return csv_text(series_columns(), cells, &CellText::series);
+}
+
+namespace {
+
+/// Writes the file, or removes an old one where this run has none.
+void write_optional(const fs::path& path, bool has, const std::string& text) {
+  if (has) {
+    write_file(path.string(), text);
+  } else {
+    fs::remove(path);
+  }
+}
+
+}  // namespace
+
 void write_records(const fs::path& folder, const std::vector<CellText>& cells) {
   write_file((folder / "suite.csv").string(), suite_csv(cells));
   write_file((folder / "processes.csv").string(), processes_csv(cells));
   write_file((folder / "vcpus.csv").string(), vcpus_csv(cells));
   const std::string summary = summary_csv(cells);
-  if (summary.empty()) {
-    fs::remove(folder / "summary.csv");
-  } else {
-    write_file((folder / "summary.csv").string(), summary);
-  }
+  write_optional(folder / "summary.csv", !summary.empty(), summary);
+  const bool series = std::any_of(cells.begin(), cells.end(),
+                                  [](const CellText& cell) { return !cell.series.empty(); });
+  write_optional(folder / "series.csv", series, series ? series_csv(cells) : "");
 }
 
 Records read_records(const fs::path& folder) {

@@ -8,8 +8,8 @@
 
 namespace mmuscope {
 
-/// Finished cells of a suite as text, by identity: what suite.csv, processes.csv, vcpus.csv and the
-/// journal of an unfinished run hold.
+/// Finished cells of a suite as text, by identity: what suite.csv, processes.csv, vcpus.csv,
+/// series.csv and the journal of an unfinished run hold.
 using Records = std::map<std::string, CellText>;
 
 /// The identity of a row of suite.csv, the same text as identity(Experiment) gives.
@@ -19,9 +19,11 @@ std::string identity(const CsvRow& suite_row);
 std::string suite_csv(const std::vector<CellText>& cells);
 std::string processes_csv(const std::vector<CellText>& cells);
 std::string vcpus_csv(const std::vector<CellText>& cells);
+std::string series_csv(const std::vector<CellText>& cells);
 
-/// Writes the three files into the folder, in the order given, and summary.csv where experiments
-/// were repeated with other seeds (an old one is removed where they were not).
+/// Writes the three files into the folder, in the order given, summary.csv where experiments
+/// were repeated with other seeds, and series.csv where experiments ask for it (an old one is
+/// removed where they do not).
 void write_records(const std::filesystem::path& folder, const std::vector<CellText>& cells);
 
 /// What the folder holds: its CSV files and, over them, its journal. Rows of files with other

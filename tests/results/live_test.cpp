@@ -86,7 +86,9 @@ TEST_CASE("a scenario shrinks to what is needed") {
 TEST_CASE("slow: the recorded scenarios count the same live") {
   auto runner = shadow_runner();
   if (!runner) return;
-  for (const Scenario& s : recorded("kvm")) {
+  std::vector<Scenario> scenarios = recorded("kvm");
+  for (Scenario& s : recorded("kvm-live")) scenarios.push_back(std::move(s));
+  for (const Scenario& s : scenarios) {
     // A host may do something to the guest's memory meanwhile: twice would be no accident.
     u64 wrong = 0;
     for (int attempt = 0; attempt < 2; ++attempt) {
@@ -115,13 +117,30 @@ TEST_CASE("a vCPU that dies is reported, and the next one lives") {
   CHECK(wrong_figures(runner->record(s).scenario, runner->host().pager) == 0);
 }
 
+TEST_CASE("guest faults are delivered live, and other ends than announced are said") {
+  auto runner = shadow_runner();
+  if (!runner) return;
+  Scenario s =
+      load_scenario(source_dir() + "/tests/truth/kvm-live/guest_faults.json");
+  CHECK(runner->record(s).wrong.empty());
+  ScenarioOp& op = s.steps.front().ops.at(1);
+  REQUIRE(op.announced.error_code == 4u);
+  op.announced.error_code = 6;
+  const LiveRunner::Record record = runner->record(s);
+  REQUIRE(record.wrong.size() == 1);
+  CHECK(record.wrong.front() ==
+        "step 1 (not present), op 1: on the kernel the access gave #PF with error code 4, #PF "
+        "announced with error code 6");
+  CHECK(record.scenario.steps.front().ops.at(1).announced.error_code == 4u);
+}
+
 TEST_CASE("what cannot be run live is refused with its op") {
   auto runner = shadow_runner();
   if (!runner) return;
   Scenario s = recorded("kvm").front();
   s.steps.front().ops.erase(s.steps.front().ops.begin());  // an access without its fetch
-  CHECK_THROWS_WITH_AS(runner->record(s).scenario, doctest::Contains("op 1: live runs each r and w"),
-                       InputError);
+  CHECK_THROWS_WITH_AS(runner->record(s).scenario,
+                       doctest::Contains("op 1: live runs each r and w"), InputError);
 }
 
 TEST_CASE("slow: random scenarios count the same live") {

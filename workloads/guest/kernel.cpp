@@ -8,9 +8,6 @@ namespace mmuscope {
 
 namespace {
 
-/// Accesses of all vCPUs between two samples.
-constexpr u64 kSamplePeriod = u64{1} << 23;
-
 /// In the kernel for a scope: a system call, a fault or an interrupt.
 class KernelMode {
  public:
@@ -37,7 +34,7 @@ Kernel::Kernel(Machine& machine, ProcessListener* listener)
       image_(write_boot_image(machine)),
       memory_(std::make_unique<MemoryManager>(machine, image_, statistics_)),
       cpus_(machine.vcpu_count()),
-      next_sample_(kSamplePeriod) {
+      next_sample_(listener != nullptr ? listener->sample_period() : 0) {
   for (unsigned i = 0; i < machine.vcpu_count(); ++i) {
     Vcpu& vcpu = machine.vcpu(i);
     vcpu.set_controls(kernel_controls(machine.config().guest_levels));
@@ -242,7 +239,7 @@ void Kernel::account(const Vcpu& vcpu) {
 
 void Kernel::sample_if_due() {
   if (listener_ == nullptr || machine_.accesses() < next_sample_) return;
-  next_sample_ = machine_.accesses() + kSamplePeriod;
+  next_sample_ = machine_.accesses() + listener_->sample_period();
   sample();
 }
 
