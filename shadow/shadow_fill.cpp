@@ -32,7 +32,7 @@ Resume ShadowMmu::page_fault(Vcpu& v, const VmExit& exit) {
   if (!guest.ok) {
     ++v.counters[Event::PfGuest];
     const u32 cause = guest.error_code & (pf::kPresent | pf::kReserved);
-    if (cause == pf::kPresent) invalidate_before_fault(v, exit.gva);
+    if (policy_.unsync && cause == pf::kPresent) invalidate_before_fault(v, exit.gva);
     return Resume::reflect({GuestFault::Kind::PageFault, guest.error_code, exit.gva});
   }
   if (guest.flagged != 0) {

@@ -144,8 +144,8 @@ Resume ShadowMmu::invlpg(Vcpu& v, Gva va) {
 }
 
 /// A fault for want of a right drops the CPU's translations of its address: SDM vol. 3, "Operations
-/// that Invalidate TLBs and Paging-Structure Caches". The shadow of them is not to stay either, or
-/// the guest could fault again after it has granted the right.
+/// that Invalidate TLBs and Paging-Structure Caches". A shadow out of sync is not to keep them
+/// either, or the guest could fault again after it has granted the right.
 void ShadowMmu::invalidate_before_fault(Vcpu& v, Gva va) {
   v.flush_page(va);
   invalidate_address(v, state(v).root, va);
