@@ -14,6 +14,7 @@ enum class Event : u8 {
   Store,
   Fetch,
   GuestPageFault,
+  GuestWork,
   // Translation, counted by the hardware face.
   TlbL1Miss,
   TlbL2Hit,
@@ -75,6 +76,8 @@ inline constexpr std::array<EventInfo, kEvents> kEventInfo = {{
     {Event::Fetch, "fetches", "instruction fetches by the guest"},
     {Event::GuestPageFault, "guest_page_faults",
      "#PF delivered to the guest, whoever found the fault"},
+    {Event::GuestWork, "guest_work_cycles",
+     "cycles that guest programs compute beside their accesses, as the workload says"},
     {Event::TlbL1Miss, "tlb_l1_misses",
      "accesses for whose page the first-level TLB held no entry; one that held too few rights for "
      "the access leads to a walk but is no miss"},

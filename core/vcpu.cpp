@@ -1,5 +1,6 @@
 #include "core/vcpu.h"
 
+#include <array>
 #include <string>
 
 #include "core/error.h"
@@ -274,17 +275,18 @@ void Vcpu::zero(Gva va, u64 bytes) {
 void Vcpu::copy(Gva to, Gva from, u64 bytes) {
   assert(to.page_offset() + bytes <= kPageBytes && from.page_offset() + bytes <= kPageBytes);
   const StoreOp op{0, static_cast<u16>(bytes), false, true};
-  const Slow target =
-      resolve_handled(to, AccessKind::Write, &op, first_look(AccessKind::Write, to));
-  if (target.failed) return;
   const Slow source =
       resolve_handled(from, AccessKind::Read, nullptr, first_look(AccessKind::Read, from));
   if (source.failed) return;
-  std::memmove(target.data, source.data, bytes);
-  if (observer_ != nullptr) {
-    observe(from, {AccessKind::Read, privilege_}, op, source, 0);
-    observe(to, {AccessKind::Write, privilege_}, op, target, 0);
-  }
+  // Read now: while the target is resolved another vCPU may take the source's page away.
+  std::array<std::byte, kPageBytes> data;
+  std::memcpy(data.data(), source.data, bytes);
+  if (observer_ != nullptr) observe(from, {AccessKind::Read, privilege_}, op, source, 0);
+  const Slow target =
+      resolve_handled(to, AccessKind::Write, &op, first_look(AccessKind::Write, to));
+  if (target.failed) return;
+  std::memcpy(target.data, data.data(), bytes);
+  if (observer_ != nullptr) observe(to, {AccessKind::Write, privilege_}, op, target, 0);
 }
 
 AccessResult Vcpu::try_access(Gva va, AccessKind kind, StoreOp op) {

@@ -87,6 +87,9 @@ class Vcpu {
   /// The same as load/store/fetch, but a fault is returned and the guest's handler does not run.
   AccessResult try_access(Gva va, AccessKind kind, StoreOp op = {});
 
+  /// Time that the guest spends on other than accesses, in cycles: counted, nothing else.
+  void compute(u64 cycles) { counters[Event::GuestWork] += cycles; }
+
   void set_privilege(Privilege p);
   Privilege privilege() const { return privilege_; }
   /// MOV to CR3; bit 63 set with CR4.PCIDE keeps the TLB. The root is bits 51:12.

@@ -126,6 +126,7 @@ constexpr std::array kSuiteColumns = {
     event<Event::Store>("accesses", kAccesses),
     event<Event::Fetch>("accesses", kAccesses),
     event<Event::GuestPageFault>("faults", kAccesses),
+    event<Event::GuestWork>("cycles", kAccesses),
 
     Column<SuiteRow>{"tlb_l1_hits", Kind::Counter, "accesses", kTranslation,
                      "accesses that the first-level TLB answered at once",

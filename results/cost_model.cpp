@@ -14,9 +14,6 @@ u64 count(const Counted& c) {
   return c.counters[kEvent];
 }
 u64 accesses(const Counted& c) { return c.accesses; }
-u64 tlb_misses(const Counted& c) {
-  return c.counters[Event::TlbL1Miss] - c.counters[Event::TlbL2Hit];
-}
 u64 table_refs(const Counted& c) {
   return c.counters[Event::TableRefGuest] + c.counters[Event::TableRefShadow] +
          c.counters[Event::TableRefNested];
@@ -31,13 +28,12 @@ u64 invalidation_exits(const Counted& c) {
 // Times of the PVM paper are turned into cycles at its host's nominal 2.5 GHz.
 constexpr std::array kCosts = {
     // --- the guest's own work -------------------------------------------------------------------
-    Cost{"access", CycleClass::Guest, 1, "guest access",
-         "an instruction a cycle, its data near; no data cache is modelled", Sure::Assumed, false,
-         accesses},
-    Cost{"far_data", CycleClass::Guest, 70, "access that missed both TLB levels",
-         "its data comes from the last-level cache: what defeats a second-level TLB defeats the "
-         "nearer caches, too; latency on Skylake-SP",
-         Sure::Memory, false, tlb_misses},
+    Cost{"access", CycleClass::Guest, 3, "guest access",
+         "every third instruction accesses memory, an instruction a cycle; the data near, as no "
+         "data cache is modelled",
+         Sure::Assumed, false, accesses},
+    Cost{"work", CycleClass::Guest, 1, "cycle of its own that a guest program states",
+         "parameter work of a workload", Sure::Assumed, false, count<Event::GuestWork>},
     Cost{"guest_fault", CycleClass::Guest, 8600, "page fault delivered to the guest",
          "the guest kernel's own work for a page: entry, handler, zeroing, its share of the "
          "release; PVM paper, touch 4 GB under EPT",

@@ -155,8 +155,8 @@ constexpr std::array<std::string_view, 1> kPages = {
 
 /// How large TLBs must be for nested paging to cost what shadow paging does.
 constexpr std::array<std::string_view, 1> kTlbSweep = {
-    "workload = database:bytes=64m,accesses=4000000\n"
-    "workload = touch:bytes=32m,accesses=4000000,pattern=uniform,populate=on\n"
+    "workload = database:bytes=64m,accesses=20000000\n"
+    "workload = touch:bytes=32m,accesses=20000000,pattern=uniform,populate=on\n"
     "pager = native\n"
     "pager = shadow-unsync\n"
     "pager = nested\n"
@@ -168,26 +168,23 @@ constexpr std::array<std::string_view, 1> kTlbSweep = {
     "set = tlb-scale=8\n",
 };
 
-/// Tags, backing and walk caches, on the same guest.
-constexpr std::array<std::string_view, 3> kHardware = {
-    "workload = database:bytes=64m,accesses=4000000\n"
-    "pager = native\n"
-    "pager = shadow-unsync\n"
-    "pager = nested\n"
-    "set = vpid=on\n"
-    "set = vpid=off\n"
-    "set = backing=4k\n"
-    "set = backing=2m\n"
-    "set = backing=1g\n"
-    "set = backing=mixed\n",
-
-    "workload = database:bytes=64m,accesses=4000000,guest-page=2m\n"
+/// Page sizes, tags, walk caches and fragmentation, each on the same guest.
+constexpr std::array<std::string_view, 4> kHardware = {
+    "workload = database:bytes=64m,accesses=20000000\n"
+    "workload = database:bytes=64m,accesses=20000000,guest-page=2m\n"
     "pager = native\n"
     "pager = shadow-unsync\n"
     "pager = nested\n"
     "set = backing=4k\n"
     "set = backing=2m\n"
     "set = backing=1g\n",
+
+    "workload = database:bytes=2m,accesses=1000000,slice=2000,processes=4\n"
+    "pager = native\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "set = vpid=on\n"
+    "set = vpid=off\n",
 
     "workload = database:bytes=64m,accesses=4000000\n"
     "pager = nested\n"
@@ -199,6 +196,16 @@ constexpr std::array<std::string_view, 3> kHardware = {
     "set = backing=2m\n"
     "set = guest-levels=4\n"
     "set = guest-levels=5\n",
+
+    // A VM of 2 GiB asks for two pages of 1 GiB.
+    "workload = database:bytes=1500m,accesses=2000000,memory=2g\n"
+    "pager = native\n"
+    "pager = nested\n"
+    "set = backing=mixed\n"
+    "set = fragmentation=0\n"
+    "set = fragmentation=0.5\n"
+    "set = fragmentation=0.75\n"
+    "set = fragmentation=1\n",
 };
 
 /// Live migration by rounds: the difference of two numbers of rounds is what one costs.
@@ -284,8 +291,8 @@ constexpr std::array kNamed = {
                kTlbSweep},
     NamedSuite{
         "hardware",
-        "database with and without VPID, on host pages of each size, with each setting of the "
-        "walk caches, with 4 and 5 levels",
+        "database on guest and host pages of each size, with and without VPID and PCID, with each "
+        "setting of the walk caches, with 4 and 5 levels, on memory more and more fragmented",
         kHardware},
     NamedSuite{
         "migration",

@@ -10,12 +10,15 @@ namespace {
 
 using Kind = ParamInfo::Kind;
 
-constexpr std::array<ParamInfo, 9> kParams = {{
+constexpr std::array<ParamInfo, 10> kParams = {{
     {"bytes", Kind::Bytes, "256m", "bytes", "tables of each server, all written before", kPageBytes,
      double(u64{1} << 45), ""},
     {"accesses", Kind::Count, "2000000", "accesses", "8-byte accesses by each thread", 1, 1e12, ""},
     {"writes", Kind::Real, "0.05", "", "share of the accesses that are stores", 0, 1, ""},
     {"skew", Kind::Real, "0.99", "", "exponent of the popularity of pages (Zipf)", 0, 4, ""},
+    {"work", Kind::Count, "100", "cycles",
+     "of its own for each access: a row from the last-level cache, about 70, and 30 instructions",
+     0, 1e9, ""},
     {"threads", Kind::Count, "1", "threads", "threads of a server, in one address space", 1, 256,
      ""},
     {"slice", Kind::Count, "50000", "accesses", "time slice of a thread on a vCPU with several", 1,
@@ -31,19 +34,20 @@ class Client : public Program {
   Client(const Params& params, u64 bytes, Gva start, u64 seed)
       : left_(params.count("accesses")),
         slice_(params.count("slice")),
+        work_(params.count("work")),
         writes_(params.real("writes")),
         pattern_(bytes, params.real("skew"), seed),
         start_(start) {}
 
   bool step(Kernel&, Vcpu& vcpu) override {
     const u64 now = std::min(left_, slice_);
-    access_words(vcpu, start_, now, pattern_, writes_);
+    access_words(vcpu, start_, now, pattern_, writes_, work_);
     left_ -= now;
     return left_ > 0;
   }
 
  private:
-  u64 left_, slice_;
+  u64 left_, slice_, work_;
   StoreShare writes_;
   ZipfPattern pattern_;
 

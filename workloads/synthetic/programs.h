@@ -57,7 +57,8 @@ void write_every_page(Vcpu& vcpu, Gva start, u64 bytes, PageSize size);
 
 /// `count` accesses to words that the pattern chooses, of which `stores` decides the kind.
 template <class Pattern>
-inline void access_words(Vcpu& vcpu, Gva start, u64 count, Pattern& pattern, StoreShare& stores) {
+inline void access_words(Vcpu& vcpu, Gva start, u64 count, Pattern& pattern, StoreShare& stores,
+                         u64 work = 0) {
   // Copies, so that their state stays in registers: what a store writes could be anything.
   Pattern next = pattern;
   StoreShare is_store = stores;
@@ -71,6 +72,7 @@ inline void access_words(Vcpu& vcpu, Gva start, u64 count, Pattern& pattern, Sto
   }
   pattern = next;
   stores = is_store;
+  vcpu.compute(count * work);
 }
 
 }  // namespace mmuscope

@@ -11,7 +11,7 @@ namespace {
 
 using Kind = ParamInfo::Kind;
 
-constexpr std::array<ParamInfo, 11> kParams = {{
+constexpr std::array<ParamInfo, 12> kParams = {{
     {"pattern", Kind::Choice, "uniform", "", "order of the addresses", 0, 0,
      "sequential|strided|uniform|zipf"},
     {"bytes", Kind::Bytes, "64m", "bytes", "memory that each process maps", kPageBytes,
@@ -22,6 +22,7 @@ constexpr std::array<ParamInfo, 11> kParams = {{
     {"stride", Kind::Bytes, "4k", "bytes", "distance in the strided pattern, a multiple of 8", 8,
      double(u64{1} << 40), ""},
     {"skew", Kind::Real, "0.99", "", "exponent of the zipf pattern, over pages", 0, 4, ""},
+    {"work", Kind::Count, "0", "cycles", "of its own for each access", 0, 1e9, ""},
     {"populate", Kind::Switch, "off", "", "whether every page is written once before", 0, 0, ""},
     {"slice", Kind::Count, "50000", "accesses", "time slice of a process on a vCPU with several", 1,
      1e12, ""},
@@ -48,6 +49,7 @@ class Touch final : public Program {
         bytes_(bytes),
         left_(params.count("accesses")),
         slice_(params.count("slice")),
+        work_(params.count("work")),
         populate_(params.on("populate")),
         stores_(params.real("stores")),
         pattern_(make_pattern(params, bytes, seed)) {}
@@ -58,14 +60,14 @@ class Touch final : public Program {
       if (populate_) write_every_page(vcpu, start_, bytes_, page_of(source_));
     }
     const u64 now = std::min(left_, slice_);
-    std::visit([&](auto& p) { access_words(vcpu, start_, now, p, stores_); }, pattern_);
+    std::visit([&](auto& p) { access_words(vcpu, start_, now, p, stores_, work_); }, pattern_);
     left_ -= now;
     return left_ > 0;
   }
 
  private:
   Source source_;
-  u64 bytes_, left_, slice_;
+  u64 bytes_, left_, slice_, work_;
   bool populate_;
   StoreShare stores_;
   AnyPattern pattern_;
