@@ -35,6 +35,8 @@ struct MachineConfig {
   unsigned tlb_percent = 100;  ///< TLB entries, of the CPU model's
   u64 quantum = 64;            ///< guest accesses a turn, with several vCPUs
   u8 max_phys_bits = 0;        ///< 0: the CPU model's
+  bool kpti = false;           ///< a guest kernel keeps tables of its own for user mode
+  bool pcid = true;            ///< the guest is offered PCIDs, if the CPU has them
 };
 
 /// The guest's tables as a hypervisor (or a test) reads them in software.

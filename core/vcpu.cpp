@@ -68,7 +68,8 @@ void Vcpu::enter_guest_first() {
 
 inline void Vcpu::begin_access(AccessKind kind) {
   begin_instruction();
-  if (tick_ == deadline_) {
+  // Again if what ran meanwhile on this vCPU, an interrupt's handler, has used the new quantum up.
+  while (tick_ == deadline_) {
     deadline_ = tick_ + machine_.config().quantum;
     give_way();
   }

@@ -59,6 +59,13 @@ constexpr std::array kMachineParams = {
         0, 0, "off|1d|2d|2d+ntlb"},
     ParamInfo{"guest-levels", ParamInfo::Kind::Choice, "4", "",
               "levels of the guest kernel's page tables, whatever the CPU has", 0, 0, "4|5"},
+    ParamInfo{
+        "kpti", ParamInfo::Kind::Switch, "off", "",
+        "the guest kernel isolates its tables: a root of its own for user mode, a CR3 load at "
+        "each entry and exit; off as on CPUs that Meltdown spares",
+        0, 0, ""},
+    ParamInfo{"pcid", ParamInfo::Kind::Switch, "on", "",
+              "the guest kernel tags address spaces by PCID, where the CPU has them", 0, 0, ""},
     ParamInfo{"quantum", ParamInfo::Kind::Count, "64", "accesses",
               "turn of each vCPU when there are several", 1, 1e9, ""},
     ParamInfo{"series-every", ParamInfo::Kind::Count, "0", "accesses",

@@ -40,6 +40,8 @@ MachineConfig config_of(const Experiment& e, u64 memory_bytes) {
   config.tlb_percent = static_cast<unsigned>(e.machine.real("tlb-scale") * 100 + 0.5);
   config.virtualized = e.pager->virtualized;
   config.guest_levels = e.machine.text("guest-levels") == "5" ? 5 : 4;
+  config.kpti = e.machine.on("kpti");
+  config.pcid = e.machine.on("pcid");
   config.quantum = e.machine.count("quantum");
   return config;
 }

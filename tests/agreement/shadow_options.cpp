@@ -232,8 +232,9 @@ class Auditor final : public AccessObserver {
   u64 accesses_ = 0;
 };
 
-void check_workload(const Setup& setup, const std::string& text, unsigned vcpus) {
-  INFO(text << " under " << setup.name());
+void check_workload(const Setup& setup, const std::string& text, unsigned vcpus, bool kpti,
+                    bool pcid) {
+  INFO(text << " under " << setup.name() << (kpti ? ", KPTI" : "") << (pcid ? ", PCIDs" : ""));
   const Spec spec = parse_spec(text);
   const WorkloadInfo& info = find_workload(spec.name);
   Params params("workload " + spec.name, info.params);
@@ -242,6 +243,8 @@ void check_workload(const Setup& setup, const std::string& text, unsigned vcpus)
   MachineConfig config;
   config.memory_bytes = workload->memory_bytes();
   config.vcpus = vcpus;
+  config.kpti = kpti;
+  config.pcid = pcid;
   const auto machine = make_machine(setup, config);
   Oracle oracle(*machine);
   Auditor auditor(*machine, oracle);
@@ -255,17 +258,34 @@ void check_workload(const Setup& setup, const std::string& text, unsigned vcpus)
   }
 }
 
-TEST_CASE("workloads agree with the reference under every policy, and pass the audit") {
+void check_workloads(bool kpti, bool pcid) {
   for (const char* pager : kPagers) {
     if (std::string(pager).find("limit=12") != std::string::npos) continue;
     for (const PageSize backing : {PageSize::k4K, PageSize::k2M}) {
       const Setup setup{pager, backing};
-      check_workload(setup, "fork:operations=2,resident=32k,writes=2,processes=2", 2);
-      check_workload(setup, "churn:bytes=128k,block=64k,processes=2", 1);
-      check_workload(setup, "ptemod:operations=100,op=protect,pages=16,read=on", 1);
-      check_workload(setup, "database:bytes=256k,accesses=1000,threads=2,slice=100", 2);
+      const auto check = [&](const char* text, unsigned vcpus) {
+        check_workload(setup, text, vcpus, kpti, pcid);
+      };
+      check("fork:operations=2,resident=32k,writes=2,processes=2", 2);
+      check("churn:bytes=128k,block=64k,processes=2", 1);
+      check("ptemod:operations=100,op=protect,pages=16,read=on", 1);
+      check("switch:slices=24,pages=4,processes=8", 1);
+      check("database:bytes=256k,accesses=1000,threads=2,slice=100", 2);
     }
   }
+}
+
+TEST_CASE("workloads agree with the reference under every policy, and pass the audit") {
+  check_workloads(false, true);
+}
+TEST_CASE("workloads with KPTI and PCIDs agree under every policy, and pass the audit") {
+  check_workloads(true, true);
+}
+TEST_CASE("workloads without PCIDs agree under every policy, and pass the audit") {
+  check_workloads(false, false);
+}
+TEST_CASE("workloads with KPTI and no PCIDs agree under every policy, and pass the audit") {
+  check_workloads(true, false);
 }
 
 TEST_CASE("shadow paging agrees with the reference under every policy, and passes the audit") {

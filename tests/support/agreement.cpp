@@ -45,13 +45,13 @@ void check_guest(const std::vector<Setup>& setups, const std::string& guest, boo
   }
 }
 
-End run_workload(const Setup& setup, const std::string& text, unsigned vcpus) {
+End run_workload(const Setup& setup, const std::string& text, unsigned vcpus,
+                 MachineConfig config) {
   const Spec spec = parse_spec(text);
   const WorkloadInfo& info = find_workload(spec.name);
   Params params("workload " + spec.name, info.params);
   params.set_list(spec.list);
   const std::unique_ptr<Workload> workload = info.make(params, 1);
-  MachineConfig config;
   config.memory_bytes = workload->memory_bytes();
   config.vcpus = vcpus;
   const auto machine = make_machine(setup, config);
@@ -83,9 +83,9 @@ Agreement check_scripts(std::span<const PagerInfo> pagers, u64 first_seed, u64 l
 }
 
 Agreement check_workload(std::span<const PagerInfo> pagers, const std::string& workload,
-                         unsigned vcpus) {
+                         unsigned vcpus, const MachineConfig& config) {
   Agreement sum;
-  const auto run = [&](const Setup& setup) { return run_workload(setup, workload, vcpus); };
+  const auto run = [&](const Setup& setup) { return run_workload(setup, workload, vcpus, config); };
   check_guest(all_setups(pagers), workload + " on " + std::to_string(vcpus) + " vCPUs", true, run,
               sum);
   return sum;

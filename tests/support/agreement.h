@@ -30,9 +30,10 @@ Agreement check_scripts(std::span<const PagerInfo> pagers, u64 first_seed, u64 l
                         unsigned length = 120);
 
 /// The same for a workload, "NAME:key=value,...", on that many vCPUs. Every access costs about a
-/// thousand times what it costs in a run: keep it small. Throws InputError for a bad SPEC.
+/// thousand times what it costs in a run: keep it small. The rest of the machine is as `config`
+/// says. Throws InputError for a bad SPEC.
 Agreement check_workload(std::span<const PagerInfo> pagers, const std::string& workload,
-                         unsigned vcpus);
+                         unsigned vcpus, const MachineConfig& config = {});
 
 /// The script of a seed, an op a line, to see what a disagreement is about.
 std::string script_text(u64 seed, unsigned length = 120);

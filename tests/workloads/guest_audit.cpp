@@ -17,6 +17,7 @@ class Audit {
   void run() {
     std::set<AddressSpace*> seen;
     for (const auto& p : kernel_.processes()) {
+      if (p->memory) own_table(p->stack);
       if (p->memory && seen.insert(p->memory.get()).second) check_space(*p->memory);
     }
     for (const auto& [key, frame] : kernel_.memory().page_cache()) ++references_[frame];
@@ -39,7 +40,29 @@ class Audit {
     space_ = &space;
     table_pages_ = 0;
     check_table(space.root, machine_.config().guest_levels, Gva(0));
+    const Gpa kernel_user_root = kernel_.boot_image().user_root;
+    REQUIRE((space.user_root != Gpa(0)) == (kernel_user_root != Gpa(0)));
+    if (space.user_root != Gpa(0)) check_user_root(space);
     CHECK(space.table_pages == table_pages_);
+  }
+
+  /// User mode's root has the same user half, which only it may run, and the entry code.
+  void check_user_root(const AddressSpace& space) {
+    CHECK(space.user_root == space.root + kPageBytes);
+    CHECK(space.root.raw() % (2 * kPageBytes) == 0);
+    own_table(space.user_root.frame());
+    ++table_pages_;
+    for (unsigned i = 0; i < kEntriesPerTable; ++i) {
+      const u64 user = machine_.host_read(space.user_root + 8 * i);
+      const u64 kernel = machine_.host_read(space.root + 8 * i);
+      if (i >= kFirstKernelEntry) {
+        CHECK(user == machine_.host_read(kernel_.boot_image().user_root + 8 * i));
+      } else {
+        constexpr u64 kSetByCpu = x86::kAccessed;
+        CHECK((user & ~kSetByCpu) == (kernel & ~(kSetByCpu | x86::kNoExec)));
+        CHECK(((kernel & x86::kNoExec) != 0) == (kernel != 0));
+      }
+    }
   }
 
   void check_table(Gpa table, unsigned level, Gva base) {
@@ -96,8 +119,10 @@ class Audit {
   std::map<Gfn, u32> references_;
 };
 
-MachineConfig native_config(unsigned vcpus, u64 memory, u64 quantum) {
+MachineConfig native_config(unsigned vcpus, u64 memory, u64 quantum, bool kpti, bool pcid) {
   MachineConfig config;
+  config.kpti = kpti;
+  config.pcid = pcid;
   config.memory_bytes = memory;
   config.vcpus = vcpus;
   config.quantum = quantum;
@@ -109,8 +134,9 @@ MachineConfig native_config(unsigned vcpus, u64 memory, u64 quantum) {
 
 void audit(Kernel& kernel) { Audit(kernel).run(); }
 
-Guest::Guest(unsigned vcpus, u64 memory, u64 quantum, ProcessListener* listener)
-    : machine(native_config(vcpus, memory, quantum), make_native_pager),
+Guest::Guest(unsigned vcpus, u64 memory, u64 quantum, ProcessListener* listener, bool kpti,
+             bool pcid)
+    : machine(native_config(vcpus, memory, quantum, kpti, pcid), make_native_pager),
       kernel(machine, listener) {}
 
 }  // namespace mmuscope

@@ -30,7 +30,7 @@ class Steps final : public Program {
 /// A native machine with a kernel on it.
 struct Guest {
   explicit Guest(unsigned vcpus = 1, u64 memory = u64{64} << 20, u64 quantum = 64,
-                 ProcessListener* listener = nullptr);
+                 ProcessListener* listener = nullptr, bool kpti = false, bool pcid = true);
   Machine machine;
   Kernel kernel;
 };

@@ -258,7 +258,7 @@ TEST_CASE("mremap moves pages, brk moves the heap, execve empties") {
                       k.execve(v, "other");
                       CHECK(k.current(v).name == "other");
                       CHECK(k.current(v).memory->vmas.all().empty());
-                      CHECK(k.memory().frames().in_use() == 1);
+                      CHECK(k.memory().frames().in_use() == 2);  // the root and the kernel stack
                       v.load(kAt);
                     }});
   CHECK(guest.kernel.statistics().segfaults == 1);
@@ -273,23 +273,122 @@ TEST_CASE("the direct map is in the largest pages that fit") {
     Machine machine(config, [](Machine& m) { return make_native_pager(m); });
     return write_boot_image(machine).table_pages;
   };
-  CHECK(pages(u64{64} << 20, "cascade-lake") == 3);           // PML4, PDPT, PD
-  CHECK(pages((u64{64} << 20) + 4096, "cascade-lake") == 4);  // and a PT for the last page
-  CHECK(pages(u64{3} << 30, "cascade-lake") == 2);
-  CHECK(pages(u64{1} << 40, "cascade-lake") == 3);
-  CHECK(pages(u64{3} << 30, "nehalem") == 5);
+  // PDPT and PD of the text, PDPT, PD and PT of the entry area, PDPT and PD of the page structs.
+  constexpr u64 kRest = 7;
+  CHECK(pages(u64{64} << 20, "cascade-lake") == kRest + 3);           // PML4, PDPT, PD
+  CHECK(pages((u64{64} << 20) + 4096, "cascade-lake") == kRest + 4);  // and a PT for the last page
+  CHECK(pages(u64{3} << 30, "cascade-lake") == kRest + 2);
+  // Two PDPTs; 16 GiB of page structs, 15 PDs more.
+  CHECK(pages(u64{1} << 40, "cascade-lake") == kRest + 3 + 15);
+  CHECK(pages(u64{3} << 30, "nehalem") == kRest + 5);
 }
 
 TEST_CASE("a guest without memory says so") {
-  Guest guest(1, u64{1} << 20);
+  // The kernel takes 6 MiB for its text and page structs, and some 10 frames.
+  Guest guest(1, u64{8} << 20);
   guest.kernel.spawn("hungry",
                      std::make_unique<Steps>(std::vector<Steps::Step>{[](Kernel& k, Vcpu& v) {
                        const Gva at = *k.mmap(v, {}, u64{4} << 20, kReadWrite);
-                       for (u64 i = 0; i < 1024; ++i) {
+                       for (u64 i = 0; i < 600; ++i) {
                          v.store<u64>(at + i * kPageBytes, i);
                        }
                      }}));
   CHECK_THROWS_WITH_AS(guest.kernel.run(),
-                       "the guest is out of memory: it has 1 MiB, of which 0 MiB are in use",
+                       "the guest is out of memory: it has 2 MiB, of which 1 MiB are in use",
                        RunError);
+}
+
+namespace {
+
+/// Notes the CR3 values and INVPCIDs that a guest loads.
+class Cr3Log final : public AccessObserver {
+ public:
+  explicit Cr3Log(Vcpu& vcpu) : vcpu_(vcpu) { vcpu.set_observer(this); }
+  ~Cr3Log() override { vcpu_.set_observer(nullptr); }
+  void on_access(Vcpu&, const Seen&) override {}
+  void on_cr3(Vcpu&, u64 value) override { values.push_back(value); }
+  void on_invpcid(Vcpu&, InvpcidType type, u32 pcid, Gva va) override {
+    CHECK(type == InvpcidType::Address);
+    invpcid.emplace_back(pcid, va);
+  }
+  std::vector<u64> values;
+  std::vector<std::pair<u32, Gva>> invpcid;
+
+ private:
+  Vcpu& vcpu_;
+};
+
+constexpr u64 kNoFlush = u64{1} << 63;
+constexpr Gva kPageStructsAt{kPageStructs};
+
+}  // namespace
+
+TEST_CASE("KPTI loads CR3 on the way into the kernel and out of it") {
+  for (const bool pcid : {false, true}) {
+    CAPTURE(pcid);
+    Guest guest(1, u64{64} << 20, 64, nullptr, true, pcid);
+    run_steps(
+        guest,
+        {[](Kernel& k, Vcpu& v) { REQUIRE(k.mmap(v, kAt, 4 * kPageBytes, kReadWrite) == kAt); },
+         [pcid](Kernel& k, Vcpu& v) {
+           const AddressSpace& space = *k.current(v).memory;
+           const u64 in = space.root.raw() | (pcid ? kNoFlush | 2 : 0);
+           const u64 out = space.user_root.raw() | (pcid ? kNoFlush | 0x802 : 0);
+           CHECK(v.cr3() == (out & ~kNoFlush));
+           Cr3Log log(v);
+           k.wait(v);  // does not enter the kernel here: it is noted
+           CHECK(log.values.empty());
+           v.store<u64>(kAt, 1);  // a fault
+           CHECK(log.values == std::vector<u64>{in, out});
+           REQUIRE(k.munmap(v, kAt, kPageBytes));  // and one page flushed, for both PCIDs
+           CHECK(log.values == std::vector<u64>{in, out, in, out});
+           CHECK(log.invpcid.size() == (pcid ? 1 : 0));
+           if (pcid) CHECK(log.invpcid[0] == std::pair<u32, Gva>(0x802, kAt));
+         },
+         [pcid](Kernel& k, Vcpu& v) {
+           // A full flush: the kernel's PCID at once, the user's on the way out.
+           for (u64 i = 0; i < 40; ++i) {
+             REQUIRE(k.mmap(v, kAt + i * kPageBytes, kPageBytes, kReadWrite));
+             v.store<u64>(kAt + i * kPageBytes, 1);
+           }
+           const AddressSpace& space = *k.current(v).memory;
+           Cr3Log log(v);
+           REQUIRE(k.munmap(v, kAt, 40 * kPageBytes));
+           REQUIRE(log.values.size() == 3);
+           CHECK(log.values[1] == (space.root.raw() | (pcid ? 2 : 0)));
+           CHECK(log.values[2] == (space.user_root.raw() | (pcid ? 0x802 : 0)));
+         },
+         [](Kernel& k, Vcpu& v) {
+           // What the kernel has is out of user mode's reach, its entry code is not.
+           CHECK(v.try_access(kKernelText, AccessKind::Fetch).fault.error_code ==
+                 (pf::kUser | pf::kFetch));
+           CHECK(v.try_access(kEntryText, AccessKind::Fetch).fault.error_code ==
+                 (pf::kUser | pf::kFetch | pf::kPresent));
+           CHECK(v.try_access(kPageStructsAt, AccessKind::Read).fault.error_code == pf::kUser);
+           (void)k;
+         }});
+  }
+}
+
+TEST_CASE("address spaces keep their tags until six others came") {
+  for (const unsigned processes : {5u, 7u}) {
+    CAPTURE(processes);
+    Guest guest;
+    std::vector<Process*> all;
+    Vcpu& v = guest.machine.vcpu(0);
+    for (unsigned i = 0; i < processes; ++i) all.push_back(&guest.kernel.spawn("p"));
+    for (Process* p : all) guest.kernel.switch_to(v, *p);
+    Cr3Log log(v);
+    for (Process* p : all) guest.kernel.switch_to(v, *p);
+    REQUIRE(log.values.size() == processes);
+    for (unsigned i = 0; i < processes; ++i) {
+      // The kernel's own tables have the first tag to begin with.
+      CHECK((log.values[i] & 0xfff) == (i + 1 + (processes == 7 ? 7 : 0)) % 6 + 1);
+      CHECK((log.values[i] >> 63) == (processes == 5 ? 1 : 0));
+    }
+    for (Process* p : all) {
+      guest.kernel.switch_to(v, *p);
+      guest.kernel.exit(v);
+    }
+  }
 }

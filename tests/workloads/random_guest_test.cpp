@@ -185,7 +185,8 @@ Ended run_random(u64 seed, unsigned vcpus, unsigned processes, u64 quantum, Sett
   CAPTURE(seed);
   CAPTURE(vcpus);
   CAPTURE(quantum);
-  Guest guest(vcpus, u64{256} << 20, quantum);
+  const bool kpti = seed % 2 == 0, pcid = seed % 3 != 0;
+  Guest guest(vcpus, u64{256} << 20, quantum, nullptr, kpti, pcid);
   for (unsigned p = 0; p < processes; ++p) {
     guest.kernel.spawn("random", std::make_unique<RandomProgram>(seed * 100 + p, settings));
   }

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <functional>
 
 #include "core/error.h"
 #include "core/native_pager.h"
@@ -29,7 +30,8 @@ struct Ran {
 };
 
 Ran run(std::string_view name, std::string_view list, unsigned vcpus = 1, u64 seed = 1,
-        ProcessListener* listener = nullptr) {
+        ProcessListener* listener = nullptr,
+        const std::function<void(MachineConfig&)>& change = nullptr) {
   CAPTURE(name);
   CAPTURE(list);
   Params params("workload " + std::string(name), info(name).params);
@@ -39,6 +41,7 @@ Ran run(std::string_view name, std::string_view list, unsigned vcpus = 1, u64 se
   config.memory_bytes = workload->memory_bytes();
   config.virtualized = false;
   config.vcpus = vcpus;
+  if (change) change(config);
   Machine machine(config, [](Machine& m) { return make_native_pager(m); });
   workload->run(machine, listener);
   return {machine.counters(), machine.accesses()};
@@ -49,13 +52,18 @@ Ran difference(const Ran& more, const Ran& less) {
   return {more.counters - less.counters, more.accesses - less.accesses};
 }
 
+/// Of a system call, or of a slice's end: stores to two stacks on entry; on entry two fetches, on
+/// exit a load and a fetch.
+constexpr u64 kCallStores = 2, kCallReads = 4;
+
 }  // namespace
 
 TEST_CASE("touch makes the accesses and the faults it says") {
-  const Ran loads = run("touch", "pattern=sequential,bytes=1m,accesses=131072,stores=0");
+  const char* const once = "pattern=sequential,bytes=1m,accesses=131072,stores=0,slice=1000000";
+  const char* const twice = "pattern=sequential,bytes=1m,accesses=262144,stores=0,slice=1000000";
+  const Ran loads = run("touch", once);
   CHECK(loads.counters[Event::GuestPageFault] == 256);
-  CHECK(difference(run("touch", "pattern=sequential,bytes=1m,accesses=262144,stores=0"), loads)
-            .accesses == 131072);
+  CHECK(difference(run("touch", twice), loads).accesses == 131072);
   const Ran half = run("touch", "pattern=sequential,bytes=1m,accesses=131072,stores=0.5");
   // Every page is read first, the zero page, and written next.
   CHECK(half.counters[Event::GuestPageFault] == 512);
@@ -76,9 +84,11 @@ TEST_CASE("churn faults once a page and flushes once a block") {
   const Ran more = difference(two, one);
   CHECK(more.counters[Event::GuestPageFault] == 1024);
   CHECK(more.counters[Event::Walk] == 2 * 1024);  // the fault and the access after it
-  // A page: the store that faults and the one that does not, the frame zeroed, the entry set and
-  // cleared. A block, alone in the address space: three tables zeroed, linked and unlinked.
-  CHECK(more.counters[Event::Store] == 5 * 1024 + 4 * 3 * 3);
+  // A page: the store that faults and the one that does not, two on the kernel's stacks, the frame
+  // zeroed, the entry set and cleared, the page struct written twice. A block, alone in the address
+  // space: three tables zeroed, linked and unlinked, their page structs written twice; the kernel
+  // entered for two calls and the end of the slice.
+  CHECK(more.counters[Event::Store] == 9 * 1024 + 4 * (3 * 5 + 3 * 2));
   const Ran small =
       difference(run("churn", "bytes=256k,block=128k"), run("churn", "bytes=128k,block=128k"));
   CHECK(small.counters[Event::GuestPageFault] == 32);
@@ -96,22 +106,34 @@ TEST_CASE("fork copies what is written and reuses what is left") {
 }
 
 TEST_CASE("ptemod changes one entry an operation") {
-  const Ran some = run("ptemod", "operations=1000,pages=16");
-  const Ran more = difference(run("ptemod", "operations=3000,pages=16"), some);
-  CHECK(more.counters[Event::Store] == 2000);
-  CHECK(more.loads() == 4 * 2000);
+  const Ran some = run("ptemod", "operations=1000,pages=16,slice=10000");
+  const Ran more = difference(run("ptemod", "operations=3000,pages=16,slice=10000"), some);
+  CHECK(more.counters[Event::Store] == (1 + kCallStores) * 2000);
+  CHECK(more.loads() == (4 + kCallReads) * 2000);
   CHECK(more.counters[Event::Walk] == 0);
-  const Ran protect = difference(run("ptemod", "operations=3000,pages=16,op=protect"),
-                                 run("ptemod", "operations=1000,pages=16,op=protect"));
-  CHECK(protect.counters[Event::Store] == 2 * 2000);
+  const Ran protect = difference(run("ptemod", "operations=3000,pages=16,op=protect,slice=10000"),
+                                 run("ptemod", "operations=1000,pages=16,op=protect,slice=10000"));
+  CHECK(protect.counters[Event::Store] == (2 + kCallStores) * 2000);
 }
 
-TEST_CASE("switch walks its working set again in every slice") {
-  const Ran more = difference(run("switch", "slices=60,pages=8,processes=3"),
-                              run("switch", "slices=50,pages=8,processes=3"));
-  CHECK(more.accesses == 10 * 3 * 8);
-  CHECK(more.counters[Event::Walk] == 10 * 3 * 8);
-  CHECK(more.counters[Event::GuestPageFault] == 0);
+TEST_CASE("switch walks its working set again in every slice, unless tags keep it") {
+  for (const bool pcid : {false, true}) {
+    CAPTURE(pcid);
+    const auto with = [pcid](MachineConfig& c) { c.pcid = pcid; };
+    const Ran more =
+        difference(run("switch", "slices=60,pages=8,processes=3", 1, 1, nullptr, with),
+                   run("switch", "slices=50,pages=8,processes=3", 1, 1, nullptr, with));
+    CHECK(more.accesses == 10 * 3 * (8 + kCallStores + kCallReads));
+    CHECK(more.counters[Event::Walk] == (pcid ? 0 : 10 * 3 * 8));
+    CHECK(more.counters[Event::GuestPageFault] == 0);
+  }
+  // Six tags: a seventh process takes one away.
+  const Ran six = difference(run("switch", "slices=60,pages=8,processes=6"),
+                             run("switch", "slices=50,pages=8,processes=6"));
+  CHECK(six.counters[Event::Walk] == 0);
+  const Ran seven = difference(run("switch", "slices=60,pages=8,processes=7"),
+                               run("switch", "slices=50,pages=8,processes=7"));
+  CHECK(seven.counters[Event::Walk] == 10 * 7 * 8);
 }
 
 TEST_CASE("database loads its tables first and does not fault afterwards") {

@@ -123,6 +123,7 @@ class Sharer final : public Program {
 }  // namespace
 
 TEST_CASE("threads on several vCPUs see each other's memory as it is, and children as it was") {
+  u64 shootdowns = 0;  // none where a process's threads are all on one vCPU
   for (u64 seed = 1; seed <= 12; ++seed) {
     CAPTURE(seed);
     Guest guest(2 + seed % 4, u64{256} << 20, 1 + seed * seed % 30);
@@ -135,6 +136,7 @@ TEST_CASE("threads on several vCPUs see each other's memory as it is, and childr
     audit(guest.kernel);
     CHECK(guest.kernel.memory().frames().in_use() == 0);
     CHECK(guest.kernel.statistics().segfaults == 0);
-    CHECK(guest.kernel.statistics().shootdowns > 0);
+    shootdowns += guest.kernel.statistics().shootdowns;
   }
+  CHECK(shootdowns > 5000);
 }

@@ -7,12 +7,15 @@ namespace mmuscope {
 
 /// The memory of one process and its threads: Linux's mm_struct. Plain data of the guest kernel.
 struct AddressSpace {
-  explicit AddressSpace(Gpa root_table) : root(root_table) {}
+  AddressSpace(u64 number, Gpa root_table, Gpa root_for_user)
+      : id(number), root(root_table), user_root(root_for_user) {}
 
-  Gpa root;
+  u64 id;         ///< never given twice. Linux, ctx_id
+  Gpa root;       ///< that the kernel runs on
+  Gpa user_root;  ///< that user mode runs on, the frame after `root`; 0 without KPTI
   VmaList vmas;
   Gva heap_start = Gva(0), heap_end = Gva(0);  ///< both 0: no heap yet
-  u64 table_pages = 1;                         ///< its own tables, root included
+  u64 table_pages = 1;                         ///< its own tables, roots included
   u32 users = 1;                               ///< processes and threads that live in it
   bool locked = false;
   /// Goes up with every flush, so that a vCPU that slept through some knows. Linux, tlb_gen.

@@ -9,70 +9,129 @@ namespace mmuscope {
 
 namespace {
 
-constexpr u64 kKernelTable = x86::kPresent | x86::kWrite | x86::kAccessed | x86::kDirty;
-constexpr u64 kKernelPage = kKernelTable | x86::kGlobal | x86::kNoExec;
+constexpr u64 kTable = x86::kPresent | x86::kWrite | x86::kAccessed | x86::kDirty;
+constexpr u64 kData = kTable | x86::kNoExec;
+constexpr u64 kText = kTable & ~x86::kWrite;
 
-class DirectMapWriter {
+/// Builds tables through the harness's door, out of frames from the bottom; memory for large pages
+/// comes from the top.
+class BootTables {
  public:
-  explicit DirectMapWriter(Machine& machine)
-      : machine_(machine), memory_(machine.config().memory_bytes & ~(kPageBytes - 1)) {}
+  explicit BootTables(Machine& machine)
+      : machine_(machine),
+        levels_(machine.config().guest_levels),
+        memory_(machine.config().memory_bytes & ~(kPageBytes - 1)),
+        end_(Gpa(memory_).frame()) {}
 
-  Gpa new_table() {
-    if ((next_ + 1).base().raw() > memory_) {
-      throw RunError("guest memory of " + std::to_string(memory_) +
-                     " bytes is too small for the kernel's tables");
-    }
-    const Gpa table = next_.base();
+  Gfn new_frame() {
+    require(next_ + 1 <= end_);
     next_ = next_ + 1;
-    return table;
+    return Gfn(next_.raw() - 1);
+  }
+  /// Whole 2-MByte pages, naturally aligned.
+  Gpa new_large(u64 bytes) {
+    constexpr u64 kLarge = page_bytes(PageSize::k2M);
+    const u64 top = end_.base().raw() / kLarge * kLarge;
+    bytes = (bytes + kLarge - 1) / kLarge * kLarge;
+    require(bytes < top && next_ <= Gpa(top - bytes).frame());
+    end_ = Gpa(top - bytes).frame();
+    return Gpa(top - bytes);
+  }
+  Gpa new_table() {
+    ++tables_;
+    return new_frame().base();
   }
 
-  /// Fills the table of `level` with the map of physical memory from `from` on, as far as it and
-  /// the table reach. `first` is the entry for `from`.
-  void fill(Gpa table, unsigned level, unsigned first, u64 from) {
-    const u64 step = u64{1} << (kPageShift + 9 * (level - 1));
-    for (unsigned i = first; i < kEntriesPerTable && from < memory_; ++i, from += step) {
-      u64 entry;
-      if (can_be_leaf(level) && from + step <= memory_) {
-        entry = from | kKernelPage | (level > 1 ? x86::kLarge : 0);
-      } else {
-        const Gpa below = new_table();
-        fill(below, level - 1, 0, from);
-        entry = below.raw() | kKernelTable;
+  /// Where the entry of `level` for the address is, after making the tables that it lacks.
+  Gpa slot(Gpa root, Gva va, unsigned level) {
+    Gpa table = root;
+    for (unsigned l = levels_; l > level; --l) {
+      const Gpa where = table + 8 * table_index(va, l);
+      u64 entry = machine_.host_read(where);
+      if (entry == 0) {
+        entry = new_table().raw() | kTable;
+        machine_.host_write(where, entry);
       }
-      machine_.host_write(table + 8 * i, entry);
+      table = Gpa(entry & x86::kAddressMask);
+    }
+    return table + 8 * table_index(va, level);
+  }
+  void map(Gpa root, Gva va, Gpa to, PageSize size, u64 flags) {
+    const u64 large = size == PageSize::k4K ? 0 : x86::kLarge;
+    machine_.host_write(slot(root, va, leaf_level(size)), to.raw() | flags | large);
+  }
+  void map_range(Gpa root, Gva va, Gpa to, u64 bytes, PageSize size, u64 flags) {
+    for (u64 at = 0; at < bytes; at += page_bytes(size)) map(root, va + at, to + at, size, flags);
+  }
+  void map_memory(Gpa root, u64 flags) {
+    const bool has_1g = machine_.cpu().pages_1g;
+    for (u64 at = 0; at < memory_;) {
+      const auto fits = [&](PageSize s) {
+        return at % page_bytes(s) == 0 && at + page_bytes(s) <= memory_;
+      };
+      const PageSize size = has_1g && fits(PageSize::k1G) ? PageSize::k1G
+                            : fits(PageSize::k2M)         ? PageSize::k2M
+                                                          : PageSize::k4K;
+      map(root, direct_map(Gpa(at)), Gpa(at), size, flags);
+      at += page_bytes(size);
     }
   }
+  /// User mode's root: of the kernel half it has the entry code and the CPUs' entry areas. Linux,
+  /// pti_clone_user_shared and pti_clone_entry_text.
+  void share_with_user(Gpa root, Gpa user_root, Gpa entry_text) {
+    constexpr Gva kAreas(kCpuEntryAreas);
+    machine_.host_write(slot(user_root, kAreas, 4), machine_.host_read(slot(root, kAreas, 4)));
+    map(user_root, kEntryText, entry_text, PageSize::k2M, kText | x86::kGlobal);
+  }
 
+  u64 tables() const { return tables_; }
   Gfn next() const { return next_; }
+  Gfn end() const { return end_; }
+  u64 memory() const { return memory_; }
 
  private:
-  bool can_be_leaf(unsigned level) const {
-    return level <= 2 || (level == 3 && machine_.cpu().pages_1g);
+  void require(bool enough) const {
+    if (enough) return;
+    throw RunError("guest memory of " + std::to_string(memory_) +
+                   " bytes is too small for the kernel's tables and text");
   }
 
   Machine& machine_;
+  unsigned levels_;
   u64 memory_;
-  Gfn next_{1};  // frame 0 stays unused: an entry that points to it is a mistake
+  Gfn next_{
+      2};  // frame 0 stays unused: an entry that points to it is a mistake; roots are in pairs
+  Gfn end_;
+  u64 tables_ = 0;
 };
 
 }  // namespace
 
 BootImage write_boot_image(Machine& machine) {
-  DirectMapWriter writer(machine);
+  BootTables tables(machine);
   BootImage image;
-  image.root = writer.new_table();
-  Gpa table = image.root;
-  for (unsigned level = machine.config().guest_levels; level > 4; --level) {
-    const Gpa below = writer.new_table();
-    machine.host_write(table + 8 * table_index(Gva(kDirectMapBase), level),
-                       below.raw() | kKernelTable);
-    table = below;
+  const bool kpti = machine.config().kpti;
+  const u64 global = kpti ? 0 : x86::kGlobal;
+  image.root = tables.new_table();
+  if (kpti) image.user_root = tables.new_table();
+  tables.map_memory(image.root, kData | global);
+
+  const u64 structs = tables.memory() / kPageBytes * kPageStructBytes;
+  constexpr u64 kLarge = page_bytes(PageSize::k2M);
+  const Gpa text = tables.new_large(2 * kLarge);
+  tables.map_range(image.root, Gva(kPageStructs), tables.new_large(structs), structs, PageSize::k2M,
+                   kData | global);
+  tables.map(image.root, kKernelText, text, PageSize::k2M, kText | global);
+  tables.map(image.root, kEntryText, text + kLarge, PageSize::k2M, kText | x86::kGlobal);
+  for (unsigned i = 0; i < machine.vcpu_count(); ++i) {
+    tables.map(image.root, cpu_entry_area(i), tables.new_frame().base(), PageSize::k4K,
+               kData | x86::kGlobal);
   }
-  writer.fill(table, 4, table_index(Gva(kDirectMapBase), 4), 0);
-  image.table_pages = writer.next() - image.root.frame();
-  image.zero_page = writer.new_table().frame();
-  image.first_free = writer.next();
+  if (kpti) tables.share_with_user(image.root, image.user_root, text + kLarge);
+  image.table_pages = tables.tables();
+  image.zero_page = tables.new_frame();
+  image.first_free = tables.next();
+  image.end_free = tables.end();
   return image;
 }
 
@@ -84,6 +143,10 @@ Controls kernel_controls(unsigned levels) {
   c.pge = true;
   c.levels = static_cast<u8>(levels);
   return c;
+}
+
+bool kernel_uses_pcid(const Machine& machine) {
+  return machine.config().pcid && machine.cpu().pcid;
 }
 
 }  // namespace mmuscope

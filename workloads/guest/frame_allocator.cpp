@@ -27,6 +27,33 @@ Gfn FrameAllocator::allocate(PageSize size) {
   return frame;
 }
 
+Gfn FrameAllocator::allocate_pair() {
+  const Gfn first = take_pair();
+  assert(references(first) == 0 && references(first + 1) == 0 && "a frame is owned twice");
+  count(first) = count(first + 1) = 1;
+  in_use_ += 2;
+  return first;
+}
+
+Gfn FrameAllocator::take_pair() {
+  if (!free_pairs_.empty()) {
+    const Gfn first = free_pairs_.back();
+    free_pairs_.pop_back();
+    return first;
+  }
+  if (next_small_.raw() % 2 == 1 && next_small_ < next_large_) {
+    free_small_.push_back(next_small_);
+    next_small_ = next_small_ + 1;
+  }
+  if (next_small_ + 2 <= next_large_) {
+    next_small_ = next_small_ + 2;
+    return Gfn(next_small_.raw() - 2);
+  }
+  const Gfn block = take_large();
+  for (u64 i = kFramesIn2M; i > 2; i -= 2) free_pairs_.push_back(block + (i - 2));
+  return block;
+}
+
 Gfn FrameAllocator::take_small() {
   if (free_small_.empty()) {
     if (next_small_ < next_large_) {
@@ -35,6 +62,12 @@ Gfn FrameAllocator::take_small() {
     }
     // What is left of memory above the last whole 2M block, then a free block, cut up.
     if (tail_ > 0) return Gfn(end_.raw() - tail_--);
+    if (!free_pairs_.empty()) {
+      const Gfn first = free_pairs_.back();
+      free_pairs_.pop_back();
+      free_small_.push_back(first + 1);
+      return first;
+    }
     if (free_large_.empty()) out_of_memory();
     const Gfn block = free_large_.back();
     free_large_.pop_back();
@@ -68,6 +101,13 @@ void FrameAllocator::release(Gfn frame, PageSize size) {
   if (--references > 0) return;
   in_use_ -= page_bytes(size) / kPageBytes;
   (size == PageSize::k4K ? free_small_ : free_large_).push_back(frame);
+}
+
+void FrameAllocator::release_pair(Gfn first) {
+  assert(references(first) == 1 && references(first + 1) == 1 && "a free frame is released");
+  count(first) = count(first + 1) = 0;
+  in_use_ -= 2;
+  free_pairs_.push_back(first);
 }
 
 u32 FrameAllocator::references(Gfn frame) const {

@@ -5,31 +5,85 @@
 namespace mmuscope {
 
 namespace {
-constexpr u64 kSinglePages = 33;  // Linux, tlb_single_page_flush_ceiling
+constexpr u64 kSinglePages = 33;        // Linux, tlb_single_page_flush_ceiling
+constexpr u64 kNoFlush = u64{1} << 63;  // of a value moved to CR3
+constexpr u32 kUserPcid = 1u << 11;     // Linux, X86_CR3_PTI_PCID_USER_BIT
 }  // namespace
+
+bool GuestTlb::choose_tag(Cpu& c, u64 space, u64 flushes) {
+  // Linux, choose_new_asid.
+  bool flush = true;
+  if (!pcid_) {
+    c.tag = 0;
+  } else {
+    const auto held = std::find_if(c.tags.begin(), c.tags.end(),
+                                   [space](const Tag& t) { return t.space == space; });
+    if (held != c.tags.end()) {
+      c.tag = static_cast<unsigned>(held - c.tags.begin());
+      flush = held->flushes < flushes;
+    } else {
+      c.tag = c.next_tag;
+      c.next_tag = (c.next_tag + 1) % kTags;
+    }
+  }
+  c.tags[c.tag] = {space, flushes};
+  return flush;
+}
+
+void GuestTlb::load_kernel_root(Vcpu& vcpu, Cpu& c, bool flush) {
+  u64 cr3 = (c.loaded != nullptr ? c.loaded->root : kernel_root_).raw();
+  // PCID 0 stays unused: whatever runs without PCIDs has it. Linux, kern_pcid.
+  if (pcid_) cr3 |= (c.tag + 1) | (flush ? 0 : kNoFlush);
+  // User mode's PCID is flushed on the way back to it only. Linux, invalidate_user_asid.
+  if (flush && pcid_ && kernel_user_root_ != Gpa(0)) c.user_stale |= 1u << c.tag;
+  vcpu.write_cr3(cr3);
+}
 
 void GuestTlb::load(Vcpu& vcpu, AddressSpace& space) {
   Cpu& c = cpu(vcpu);
   c.resting = false;
+  bool flush = true;
+  // From here on requests for the new tables are answered, and those for the old ones need no work:
+  // nothing is accessed between this and the write.
   if (c.loaded == &space) {
-    if (c.flushes == space.flushes) return;
+    if (c.tags[c.tag].flushes == space.flushes) return;
+    c.tags[c.tag].flushes = space.flushes;
     ++statistics_.full_flushes;
   } else {
     ++statistics_.context_switches;
+    flush = choose_tag(c, space.id, space.flushes);
+    c.loaded = &space;
   }
-  // From here on requests for the new tables are answered, and those for the old ones need no work:
-  // nothing is accessed between this and the write.
-  c.loaded = &space;
-  c.flushes = space.flushes;
-  vcpu.write_cr3(space.root.raw());
+  load_kernel_root(vcpu, c, flush);
 }
 
 void GuestTlb::unload(Vcpu& vcpu) {
   Cpu& c = cpu(vcpu);
   c.resting = false;
   if (c.loaded == nullptr) return;
-  vcpu.write_cr3(kernel_root_.raw());
+  const bool flush = choose_tag(c, kKernelSpace, 0);
   c.loaded = nullptr;
+  load_kernel_root(vcpu, c, flush);
+}
+
+void GuestTlb::enter_kernel(Vcpu& vcpu) {
+  if (kernel_user_root_ == Gpa(0)) return;
+  Cpu& c = cpu(vcpu);
+  c.on_user_root = false;
+  load_kernel_root(vcpu, c, false);
+}
+
+void GuestTlb::leave_kernel(Vcpu& vcpu) {
+  if (kernel_user_root_ == Gpa(0)) return;
+  Cpu& c = cpu(vcpu);
+  c.on_user_root = true;
+  u64 cr3 = (c.loaded != nullptr ? c.loaded->user_root : kernel_user_root_).raw();
+  if (pcid_) {
+    const bool flush = (c.user_stale & 1u << c.tag) != 0;
+    c.user_stale &= ~(1u << c.tag);
+    cr3 |= (c.tag + 1) | kUserPcid | (flush ? 0 : kNoFlush);
+  }
+  vcpu.write_cr3(cr3);
 }
 
 void GuestTlb::flush(Vcpu& vcpu, AddressSpace& space, const FlushRange& range) {
@@ -84,15 +138,24 @@ void GuestTlb::on_ipi(Vcpu& vcpu) {
 void GuestTlb::perform(Vcpu& vcpu, const Request& request) {
   Cpu& c = cpu(vcpu);
   const FlushRange& range = request.range;
-  c.flushes = std::max(c.flushes, request.flushes);
+  u64& seen = c.tags[c.tag].flushes;
+  seen = std::max(seen, request.flushes);
   if (range.everything) {
     ++statistics_.full_flushes;
-    vcpu.write_cr3(request.space->root.raw());
+    load_kernel_root(vcpu, c, true);
     return;
   }
   for (Gva va = range.start; va < range.end; va = va + page_bytes(range.stride)) {
     ++statistics_.page_flushes;
-    vcpu.invlpg(va);
+    flush_page(vcpu, c, va);
+  }
+}
+
+void GuestTlb::flush_page(Vcpu& vcpu, const Cpu& c, Gva va) {
+  // Linux, flush_tlb_one_user. Without PCIDs the way back to user mode flushes anyway.
+  vcpu.invlpg(va);
+  if (pcid_ && kernel_user_root_ != Gpa(0)) {
+    vcpu.invpcid(InvpcidType::Address, (c.tag + 1) | kUserPcid, va);
   }
 }
 
@@ -107,17 +170,23 @@ void TlbGather::finish(Vcpu& vcpu, FrameAllocator& frames) {
   range_.freed_tables = !tables_.empty();
   range_.everything = !any_;  // tables alone: they may be cached for any address below them
   if (any_ || range_.freed_tables) tlb_.flush(vcpu, space_, range_);
-  free_all(frames);
+  free_all(vcpu, frames);
 }
 
 void TlbGather::finish_teardown(Vcpu& vcpu, FrameAllocator& frames) {
   tlb_.flush_for_teardown(vcpu, space_);
-  free_all(frames);
+  free_all(vcpu, frames);
 }
 
-void TlbGather::free_all(FrameAllocator& frames) {
-  for (const Dropped& d : frames_) frames.release(d.frame, d.size);
-  for (const Gfn table : tables_) frames.release(table);
+void TlbGather::free_all(Vcpu& vcpu, FrameAllocator& frames) {
+  for (const Dropped& d : frames_) {
+    frames.release(d.frame, d.size);
+    write_page_struct(vcpu, frames, d.frame);
+  }
+  for (const Gfn table : tables_) {
+    frames.release(table);
+    write_page_struct(vcpu, frames, table);
+  }
 }
 
 }  // namespace mmuscope

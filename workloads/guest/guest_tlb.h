@@ -1,9 +1,11 @@
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "core/machine.h"
 #include "workloads/guest/address_space.h"
+#include "workloads/guest/boot.h"
 #include "workloads/guest/direct_map.h"
 #include "workloads/guest/frame_allocator.h"
 #include "workloads/guest/statistics.h"
@@ -22,11 +24,16 @@ struct FlushRange {
 /// arch/x86/mm/tlb.c. Page by page up to 33 pages, everything by a CR3 write above
 /// (tlb_single_page_flush_ceiling); other vCPUs that run the address space are interrupted and
 /// waited for; an idle one is spared if it can catch up before it runs the address space again.
+///
+/// With PCIDs each CPU keeps six address spaces in its TLB and comes back to one without a flush if
+/// it has missed none. With KPTI every address space has two roots, and two PCIDs.
 class GuestTlb {
  public:
-  GuestTlb(Machine& machine, Gpa kernel_root, KernelStatistics& statistics)
+  GuestTlb(Machine& machine, const BootImage& image, KernelStatistics& statistics)
       : machine_(machine),
-        kernel_root_(kernel_root),
+        kernel_root_(image.root),
+        kernel_user_root_(image.user_root),
+        pcid_(kernel_uses_pcid(machine)),
         statistics_(statistics),
         cpus_(machine.vcpu_count()) {}
 
@@ -37,6 +44,14 @@ class GuestTlb {
   /// Runs the vCPU on the kernel's own tables.
   void unload(Vcpu& vcpu);
   AddressSpace* loaded(const Vcpu& vcpu) { return cpu(vcpu).loaded; }
+
+  /// KPTI's change of roots on the way into the kernel and back to user mode. Linux,
+  /// SWITCH_TO_KERNEL_CR3 and SWITCH_TO_USER_CR3. (Linux reads CR3 before it writes it; this kernel
+  /// knows what is in it.)
+  void enter_kernel(Vcpu& vcpu);
+  void leave_kernel(Vcpu& vcpu);
+  /// True if the vCPU runs on user mode's root.
+  bool is_on_user_root(const Vcpu& vcpu) { return cpu(vcpu).on_user_root; }
 
   /// Returns when no TLB holds what the tables of the address space no longer say. The caller holds
   /// the address space's lock.
@@ -54,18 +69,35 @@ class GuestTlb {
     u64 flushes;  ///< the address space's count when it was made
     unsigned unanswered = 0;
   };
+  /// Linux, TLB_NR_DYN_ASIDS.
+  static constexpr unsigned kTags = 6;
+  static constexpr u64 kKernelSpace = 1;  // the kernel's own tables; address spaces come after
+  /// What the TLB may hold under one tag.
+  struct Tag {
+    u64 space = 0;    ///< its id; 0: nothing yet
+    u64 flushes = 0;  ///< of it: the last one that this TLB has seen
+  };
   struct Cpu {
-    AddressSpace* loaded = nullptr;
+    AddressSpace* loaded = nullptr;  ///< null: the kernel's own tables
     bool resting = false;
-    u64 flushes = 0;  ///< of `loaded`: the last one that this TLB has seen
+    bool on_user_root = false;
+    std::array<Tag, kTags> tags{{{kKernelSpace, 0}}};
+    unsigned tag = 0;       ///< of what is loaded
+    unsigned next_tag = 1;  ///< to be taken away next
+    u32 user_stale = 0;     ///< bit per tag: user mode's PCID is flushed when it is next loaded
     std::vector<Request*> requests;
   };
   Cpu& cpu(const Vcpu& vcpu) { return cpus_[vcpu.index()]; }
+  /// Gives the address space a tag, its old one if it has one; true if that has to be flushed.
+  bool choose_tag(Cpu& c, u64 space, u64 flushes);
+  void load_kernel_root(Vcpu& vcpu, Cpu& c, bool flush);
+  void flush_page(Vcpu& vcpu, const Cpu& c, Gva va);
   void send(Vcpu& vcpu, Request& request);
   void perform(Vcpu& vcpu, const Request& request);
 
   Machine& machine_;
-  Gpa kernel_root_;
+  Gpa kernel_root_, kernel_user_root_;
+  bool pcid_;
   KernelStatistics& statistics_;
   std::vector<Cpu> cpus_;
 };
@@ -92,7 +124,7 @@ class TlbGather {
     Gfn frame;
     PageSize size;
   };
-  void free_all(FrameAllocator& frames);
+  void free_all(Vcpu& vcpu, FrameAllocator& frames);
 
   GuestTlb& tlb_;
   AddressSpace& space_;

@@ -2,31 +2,44 @@
 
 #include <algorithm>
 #include <cassert>
+#include <exception>
 #include <stdexcept>
 
 namespace mmuscope {
 
-namespace {
-
 /// In the kernel for a scope: a system call, a fault or an interrupt.
-class KernelMode {
+class Kernel::Mode {
  public:
-  explicit KernelMode(Vcpu& vcpu) : vcpu_(vcpu), before_(vcpu.privilege()) {
-    if (before_ != Privilege::Supervisor) vcpu_.set_privilege(Privilege::Supervisor);
+  Mode(Kernel& kernel, Vcpu& vcpu)
+      : kernel_(kernel),
+        vcpu_(vcpu),
+        from_user_(vcpu.privilege() == Privilege::User),
+        // An interrupt may come amid the kernel's entry and exit code, too.
+        from_user_root_(kernel.memory_->tlb().is_on_user_root(vcpu)),
+        exceptions_(std::uncaught_exceptions()) {
+    if (from_user_) {
+      kernel.enter_from_user(vcpu);
+    } else if (from_user_root_) {
+      kernel.memory_->tlb().enter_kernel(vcpu);
+    }
   }
-  ~KernelMode() {
-    if (before_ != Privilege::Supervisor) vcpu_.set_privilege(before_);
+  ~Mode() noexcept(false) {
+    if (std::uncaught_exceptions() > exceptions_) return;
+    if (from_user_) {
+      kernel_.return_to_user(vcpu_);
+    } else if (from_user_root_) {
+      kernel_.memory_->tlb().leave_kernel(vcpu_);
+    }
   }
-  KernelMode(const KernelMode&) = delete;
-  KernelMode& operator=(const KernelMode&) = delete;
-  Privilege before() const { return before_; }
+  Mode(const Mode&) = delete;
+  Mode& operator=(const Mode&) = delete;
 
  private:
+  Kernel& kernel_;
   Vcpu& vcpu_;
-  Privilege before_;
+  bool from_user_, from_user_root_;
+  int exceptions_;
 };
-
-}  // namespace
 
 Kernel::Kernel(Machine& machine, ProcessListener* listener)
     : machine_(machine),
@@ -46,6 +59,43 @@ Kernel::Kernel(Machine& machine, ProcessListener* listener)
 
 Kernel::~Kernel() {
   for (unsigned i = 0; i < machine_.vcpu_count(); ++i) machine_.vcpu(i).set_handler(nullptr);
+}
+
+// --- kernel and user mode -----------------------------------------------------------------------
+
+void Kernel::boot(Vcpu& vcpu) {
+  Cpu& c = cpu(vcpu);
+  if (c.booted) return;
+  c.booted = true;
+  if (!kernel_uses_pcid(machine_)) return;
+  Controls controls = vcpu.controls();
+  controls.pcide = true;
+  vcpu.write_controls(controls);
+}
+
+void Kernel::enter_from_user(Vcpu& vcpu) {
+  // Linux, entry_64.S: the entry code begins on the CPU's own entry stack, changes to the kernel's
+  // tables, then to the thread's stack, where it saves the registers.
+  vcpu.set_privilege(Privilege::Supervisor);
+  vcpu.fetch(kEntryText);
+  vcpu.store<u64>(cpu_entry_area(vcpu.index()), 0);
+  memory_->tlb().enter_kernel(vcpu);
+  vcpu.store<u64>(stack_top(current(vcpu)), 0);
+  vcpu.fetch(kKernelText);
+}
+
+void Kernel::return_to_user(Vcpu& vcpu) {
+  const Process* p = cpu(vcpu).current;
+  if (p == nullptr) return;  // it has exited: the vCPU stays in the kernel
+  vcpu.load(stack_top(*p));
+  vcpu.fetch(kEntryText);
+  memory_->tlb().leave_kernel(vcpu);
+  vcpu.set_privilege(Privilege::User);
+}
+
+Gva Kernel::stack_top(const Process& p) {
+  constexpr u64 kRegisters = 21 * 8;  // struct pt_regs
+  return direct_map(p.stack.base()) + kPageBytes - kRegisters;
 }
 
 // --- processes -----------------------------------------------------------------------------------
@@ -84,11 +134,12 @@ Process& Kernel::current(const Vcpu& vcpu) {
 }
 
 Process& Kernel::fork(Vcpu& vcpu, std::unique_ptr<Program> program) {
-  const KernelMode mode(vcpu);
+  const Mode mode(*this, vcpu);
   Process& parent = current(vcpu);
   Process& child = add_process(parent.name, std::move(program), least_loaded(parent.vcpu));
   child.parent = &parent;
   ++parent.children;
+  child.stack = memory_->new_stack(vcpu);
   child.memory = memory_->create(vcpu);
   memory_->copy(vcpu, *parent.memory, *child.memory);
   wake(vcpu, child);
@@ -96,12 +147,13 @@ Process& Kernel::fork(Vcpu& vcpu, std::unique_ptr<Program> program) {
 }
 
 Process& Kernel::clone_thread(Vcpu& vcpu, std::unique_ptr<Program> program) {
-  const KernelMode mode(vcpu);
+  const Mode mode(*this, vcpu);
   Process& leader = *current(vcpu).leader;
   Process& thread = add_process(leader.name, std::move(program), least_loaded(leader.vcpu));
   thread.leader = thread.parent = &leader;
   ++leader.children;
   ++leader.threads;
+  thread.stack = memory_->new_stack(vcpu);
   thread.memory = leader.memory;
   ++thread.memory->users;
   wake(vcpu, thread);
@@ -120,7 +172,7 @@ void Kernel::wake(Vcpu& vcpu, Process& process) {
 }
 
 void Kernel::execve(Vcpu& vcpu, std::string name) {
-  const KernelMode mode(vcpu);
+  const Mode mode(*this, vcpu);
   Process& p = current(vcpu);
   assert(p.threads == 0 && p.leader == &p);
   const std::shared_ptr<AddressSpace> old = p.memory;
@@ -131,7 +183,7 @@ void Kernel::execve(Vcpu& vcpu, std::string name) {
 }
 
 void Kernel::exit(Vcpu& vcpu) {
-  const KernelMode mode(vcpu);
+  const Mode mode(*this, vcpu);
   Process& p = current(vcpu);
   assert(p.threads == 0);
   p.done = true;
@@ -141,6 +193,7 @@ void Kernel::exit(Vcpu& vcpu) {
   } else {
     memory_->tlb().rest(vcpu);
   }
+  memory_->free_stack(vcpu, p.stack);
   account(vcpu);
   cpu(vcpu).current = nullptr;
   remove_process(vcpu, p);
@@ -174,6 +227,7 @@ void Kernel::run() {
 }
 
 void Kernel::run_vcpu(Vcpu& vcpu) {
+  boot(vcpu);
   while (!processes_.empty()) {
     if (Process* p = next_runnable(cpu(vcpu))) {
       switch_to(vcpu, *p);
@@ -198,7 +252,7 @@ Process* Kernel::next_runnable(Cpu& c) {
 void Kernel::run_slice(Vcpu& vcpu, Process& process) {
   if (!process.done && !process.killed) process.done = !process.program->step(*this, vcpu);
   process.done |= process.killed;
-  vcpu.set_privilege(Privilege::Supervisor);
+  enter_from_user(vcpu);
   if (!process.done) return;
   if (process.threads > 0) {
     process.state = Process::State::Waiting;
@@ -210,6 +264,7 @@ void Kernel::run_slice(Vcpu& vcpu, Process& process) {
 void Kernel::idle(Vcpu& vcpu) {
   if (machine_.vcpu_count() == 1) throw std::logic_error("every process of the guest waits");
   Cpu& c = cpu(vcpu);
+  if (vcpu.privilege() == Privilege::User) enter_from_user(vcpu);
   account(vcpu);
   c.current = nullptr;
   memory_->tlb().rest(vcpu);
@@ -222,13 +277,17 @@ void Kernel::idle(Vcpu& vcpu) {
 }
 
 void Kernel::switch_to(Vcpu& vcpu, Process& process) {
-  vcpu.set_privilege(Privilege::Supervisor);
+  boot(vcpu);
+  if (vcpu.privilege() == Privilege::User) enter_from_user(vcpu);
   Cpu& c = cpu(vcpu);
   if (c.current != &process) account(vcpu);
   c.current = &process;
-  if (!process.memory) process.memory = memory_->create(vcpu);
+  if (!process.memory) {
+    process.stack = memory_->new_stack(vcpu);
+    process.memory = memory_->create(vcpu);
+  }
   memory_->tlb().load(vcpu, *process.memory);
-  vcpu.set_privilege(Privilege::User);
+  return_to_user(vcpu);
 }
 
 void Kernel::account(const Vcpu& vcpu) {
@@ -255,6 +314,7 @@ void Kernel::sample(const Process* leaving) {
     ProcessView view{p->pid, p->name, {}, 0, p->counters};
     if (p->memory) {
       view.roots.push_back(p->memory->root);
+      if (p->memory->user_root != Gpa(0)) view.roots.push_back(p->memory->user_root);
       view.guest_table_pages = p->memory->table_pages;
       table_pages += p->memory->table_pages;
     }
@@ -268,42 +328,42 @@ void Kernel::sample(const Process* leaving) {
 
 std::optional<Gva> Kernel::mmap(Vcpu& vcpu, std::optional<Gva> where, u64 bytes, u8 rights,
                                 Source source) {
-  const KernelMode mode(vcpu);
+  const Mode mode(*this, vcpu);
   return memory_->map(vcpu, *current(vcpu).memory, where, bytes, rights, source);
 }
 
 bool Kernel::munmap(Vcpu& vcpu, Gva start, u64 bytes) {
-  const KernelMode mode(vcpu);
+  const Mode mode(*this, vcpu);
   return memory_->unmap(vcpu, *current(vcpu).memory, start, bytes);
 }
 
 bool Kernel::mprotect(Vcpu& vcpu, Gva start, u64 bytes, u8 rights) {
-  const KernelMode mode(vcpu);
+  const Mode mode(*this, vcpu);
   return memory_->protect(vcpu, *current(vcpu).memory, start, bytes, rights);
 }
 
 bool Kernel::brk(Vcpu& vcpu, Gva end) {
-  const KernelMode mode(vcpu);
+  const Mode mode(*this, vcpu);
   return memory_->set_heap_end(vcpu, *current(vcpu).memory, end);
 }
 
 std::optional<Gva> Kernel::mremap(Vcpu& vcpu, Gva start, u64 old_bytes, u64 new_bytes,
                                   std::optional<Gva> to) {
-  const KernelMode mode(vcpu);
+  const Mode mode(*this, vcpu);
   return memory_->remap(vcpu, *current(vcpu).memory, start, old_bytes, new_bytes, to);
 }
 
 bool Kernel::toggle_software_bit(Vcpu& vcpu, Gva va) {
-  const KernelMode mode(vcpu);
+  const Mode mode(*this, vcpu);
   return memory_->toggle_software_bit(vcpu, *current(vcpu).memory, va);
 }
 
 bool Kernel::on_fault(Vcpu& vcpu, const GuestFault& fault) {
-  const KernelMode mode(vcpu);
-  if (mode.before() == Privilege::Supervisor) {
+  if (vcpu.privilege() == Privilege::Supervisor) {
     throw std::logic_error("the guest kernel faulted at address " +
                            std::to_string(fault.address.raw()));
   }
+  const Mode mode(*this, vcpu);
   Process& p = current(vcpu);
   if (p.killed) return false;
   if (fault.kind == GuestFault::Kind::PageFault && memory_->fault(vcpu, *p.memory, fault)) {
@@ -316,9 +376,14 @@ bool Kernel::on_fault(Vcpu& vcpu, const GuestFault& fault) {
 }
 
 void Kernel::on_ipi(Vcpu& vcpu) {
-  const KernelMode mode(vcpu);
   const bool halted = !vcpu.in_guest();
-  memory_->tlb().on_ipi(vcpu);
+  vcpu.set_halted(false);
+  {
+    const Mode mode(*this, vcpu);
+    vcpu.fetch(kEntryText);
+    vcpu.fetch(kKernelText);
+    memory_->tlb().on_ipi(vcpu);
+  }
   if (halted) vcpu.set_halted(true);
 }
 

@@ -28,6 +28,7 @@ struct Process {
   u32 pid = 0;
   std::string name;
   State state = State::New;
+  Gfn stack;                             ///< the top page of its kernel stack; given with memory
   std::shared_ptr<AddressSpace> memory;  ///< made when the process first runs
   std::unique_ptr<Program> program;      ///< null if someone else drives the process
   Process* parent = nullptr;             ///< of a thread its leader
@@ -42,8 +43,8 @@ struct Process {
 
 /// A small kernel for x86-64 with 4- or 5-level tables, which does to page tables what Linux does.
 /// All it does to guest memory during a run goes through a Vcpu. What it knows besides (mappings,
-/// reference counts, run queues) lives outside guest memory, and its own instructions and stacks
-/// cause no accesses.
+/// run queues) lives outside guest memory. Of its instructions it fetches one in each part of its
+/// text that it enters; of its data it touches stacks and page structs.
 ///
 /// System calls act for the process that is current on the vCPU. Lengths are rounded up to pages.
 class Kernel final : public GuestHandler {
@@ -122,10 +123,17 @@ class Kernel final : public GuestHandler {
     std::vector<Process*> queue;
     std::size_t turn = 0;  ///< index in queue of what ran last
     bool idle = false;
+    bool booted = false;
     Counters mark;  ///< the vCPU's counters when they were last given to a process
   };
   Cpu& cpu(const Vcpu& vcpu) { return cpus_[vcpu.index()]; }
 
+  class Mode;
+  /// What the vCPU does once, before its first process: PCIDs are switched on.
+  void boot(Vcpu& vcpu);
+  void enter_from_user(Vcpu& vcpu);
+  void return_to_user(Vcpu& vcpu);
+  static Gva stack_top(const Process& p);
   void run_vcpu(Vcpu& vcpu);
   void run_slice(Vcpu& vcpu, Process& process);
   Process* next_runnable(Cpu& cpu);

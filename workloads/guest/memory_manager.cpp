@@ -50,19 +50,28 @@ bool loses_rights(u64 old, u64 now) {
 
 MemoryManager::MemoryManager(Machine& machine, const BootImage& image, KernelStatistics& statistics)
     : kernel_root_(image.root),
+      kernel_user_root_(image.user_root),
       zero_page_(image.zero_page),
       statistics_(statistics),
-      frames_(image.first_free, Gpa(machine.config().memory_bytes).frame()),
+      frames_(image.first_free, image.end_free),
       tables_(frames_, machine.config().guest_levels),
-      tlb_(machine, image.root, statistics) {}
+      tlb_(machine, image, statistics) {}
 
 // --- address spaces ------------------------------------------------------------------------------
 
 std::shared_ptr<AddressSpace> MemoryManager::create(Vcpu& vcpu) {
-  const Gpa root = tables_.allocate(vcpu);
   constexpr u64 kHalf = kPageBytes / 2;
-  vcpu.copy(direct_map(root) + kHalf, direct_map(kernel_root_) + kHalf, kHalf);
-  return std::make_shared<AddressSpace>(root);
+  const auto copy_kernel_half = [&vcpu](Gpa to, Gpa from) {
+    vcpu.copy(direct_map(to) + kHalf, direct_map(from) + kHalf, kHalf);
+  };
+  const bool kpti = kernel_user_root_ != Gpa(0);
+  const Gpa root = kpti ? tables_.allocate_pair(vcpu) : tables_.allocate(vcpu);
+  const Gpa user_root = kpti ? root + kPageBytes : Gpa(0);
+  copy_kernel_half(root, kernel_root_);
+  if (kpti) copy_kernel_half(user_root, kernel_user_root_);
+  auto space = std::make_shared<AddressSpace>(next_id_++, root, user_root);
+  if (kpti) ++space->table_pages;
+  return space;
 }
 
 void MemoryManager::destroy(Vcpu& vcpu, AddressSpace& space) {
@@ -73,8 +82,13 @@ void MemoryManager::destroy(Vcpu& vcpu, AddressSpace& space) {
     tables_.unlink(vcpu, space, all.front().start, all.back().end, Gva(0), kTablesEnd,
                    gather.tables());
   }
-  gather.tables().push_back(space.root.frame());
   gather.finish_teardown(vcpu, frames_);
+  if (space.user_root != Gpa(0)) {
+    frames_.release_pair(space.root.frame());
+  } else {
+    frames_.release(space.root.frame());
+  }
+  write_page_struct(vcpu, frames_, space.root.frame());
 }
 
 void MemoryManager::copy(Vcpu& vcpu, AddressSpace& from, AddressSpace& to) {
@@ -104,10 +118,21 @@ void MemoryManager::copy_entries(Vcpu& vcpu, AddressSpace& from, AddressSpace& t
     }
     // Linux, copy_present_pte: both lose W, and the child's page is not young.
     if (entry & x86::kWrite) PageTables::clear_bits(vcpu, where, entry, x86::kWrite);
-    if (!(entry & pte::kSpecial)) frames_.share(pte::frame_of(entry));
+    if (!(entry & pte::kSpecial)) share(vcpu, pte::frame_of(entry));
     PageTables::write(vcpu, table + 8 * table_index(va, level),
                       entry & ~(x86::kWrite | x86::kAccessed));
   });
+}
+
+Gfn MemoryManager::new_stack(Vcpu& vcpu) {
+  const Gfn stack = frames_.allocate();
+  write_page_struct(vcpu, frames_, stack);
+  return stack;
+}
+
+void MemoryManager::free_stack(Vcpu& vcpu, Gfn stack) {
+  frames_.release(stack);
+  write_page_struct(vcpu, frames_, stack);
 }
 
 // --- mappings ------------------------------------------------------------------------------------
@@ -360,7 +385,7 @@ void MemoryManager::first_touch(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, bool wr
 
 void MemoryManager::map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where) {
   const Gfn page = file_page(vcpu, vma, va);
-  frames_.share(page);
+  share(vcpu, page);
   PageTables::write(vcpu, where, make_entry(page, vma, 0));
   // Linux, do_fault_around: the neighbours among 16 that are in the page cache are mapped as well.
   constexpr u64 kAround = 16 * kPageBytes;
@@ -374,7 +399,7 @@ void MemoryManager::map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where) {
     const Gpa entry = first_entry + (near - first) / kPageBytes * 8;
     if (PageTables::read(vcpu, entry) != 0) continue;
     ++statistics_.mapped_around;
-    frames_.share(cached->second);
+    share(vcpu, cached->second);
     PageTables::write(vcpu, entry, make_entry(cached->second, vma, 0));
   }
 }
@@ -407,8 +432,14 @@ bool MemoryManager::is_exclusive(u64 entry) const {
   return !(entry & pte::kSpecial) && frames_.references(pte::frame_of(entry)) == 1;
 }
 
+void MemoryManager::share(Vcpu& vcpu, Gfn frame) {
+  frames_.share(frame);
+  write_page_struct(vcpu, frames_, frame);
+}
+
 Gfn MemoryManager::zeroed(Vcpu& vcpu, PageSize size) {
   const Gfn frame = frames_.allocate(size);
+  write_page_struct(vcpu, frames_, frame);
   for (u64 at = 0; at < page_bytes(size); at += kPageBytes) {
     vcpu.zero(direct_map(frame.base()) + at, kPageBytes);
   }
@@ -417,6 +448,7 @@ Gfn MemoryManager::zeroed(Vcpu& vcpu, PageSize size) {
 
 Gfn MemoryManager::copied(Vcpu& vcpu, Gfn from, PageSize size) {
   const Gfn frame = frames_.allocate(size);
+  write_page_struct(vcpu, frames_, frame);
   for (u64 at = 0; at < page_bytes(size); at += kPageBytes) {
     vcpu.copy(direct_map(frame.base()) + at, direct_map(from.base()) + at, kPageBytes);
   }

@@ -27,6 +27,11 @@ class MemoryManager {
   /// Linux, dup_mmap.
   void copy(Vcpu& vcpu, AddressSpace& from, AddressSpace& to);
 
+  /// The top page of a kernel stack; the other three of its 16 KiB (THREAD_SIZE) are never reached.
+  /// Linux maps stacks with vmalloc; here they are in the direct map.
+  Gfn new_stack(Vcpu& vcpu);
+  void free_stack(Vcpu& vcpu, Gfn stack);
+
   // System calls: see Kernel. Addresses and lengths are judged here.
   std::optional<Gva> map(Vcpu& vcpu, AddressSpace& space, std::optional<Gva> where, u64 bytes,
                          u8 rights, Source source);
@@ -59,13 +64,15 @@ class MemoryManager {
   void first_touch(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, bool write);
   void map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where);
   void write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where, u64 entry);
+  void share(Vcpu& vcpu, Gfn frame);
   Gfn zeroed(Vcpu& vcpu, PageSize size);
   Gfn copied(Vcpu& vcpu, Gfn from, PageSize size);
   Gfn file_page(Vcpu& vcpu, const Vma& vma, Gva va);
   /// True if no one but the entry refers to the page, which is anonymous then.
   bool is_exclusive(u64 entry) const;
 
-  Gpa kernel_root_;
+  Gpa kernel_root_, kernel_user_root_;
+  u64 next_id_ = 2;  // of address spaces; 1 is the kernel's own
   Gfn zero_page_;
   KernelStatistics& statistics_;
   FrameAllocator frames_;

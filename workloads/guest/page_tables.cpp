@@ -10,9 +10,28 @@ constexpr u64 kUserTable = x86::kPresent | x86::kWrite | x86::kUser | x86::kAcce
 }  // namespace
 
 Gpa PageTables::allocate(Vcpu& vcpu) {
-  const Gpa table = frames_.allocate().base();
-  vcpu.zero(direct_map(table), kPageBytes);
-  return table;
+  const Gfn table = frames_.allocate();
+  write_page_struct(vcpu, frames_, table);
+  vcpu.zero(direct_map(table.base()), kPageBytes);
+  return table.base();
+}
+
+Gpa PageTables::allocate_pair(Vcpu& vcpu) {
+  const Gfn first = frames_.allocate_pair();
+  write_page_struct(vcpu, frames_, first);
+  vcpu.zero(direct_map(first.base()), kPageBytes);
+  vcpu.zero(direct_map(first.base()) + kPageBytes, kPageBytes);
+  return first.base();
+}
+
+void PageTables::link(Vcpu& vcpu, const AddressSpace& space, Gpa where, u64 entry) {
+  if (space.user_root != Gpa(0) && where.frame() == space.root.frame()) {
+    // Linux, pti_set_user_pgtbl: user mode's copy first; the kernel's cannot be run, so that an
+    // exit which forgets to change CR3 fails at once.
+    write(vcpu, where + kPageBytes, entry);
+    if (entry & x86::kPresent) entry |= x86::kNoExec;
+  }
+  write(vcpu, where, entry);
 }
 
 std::optional<Gpa> PageTables::find(Vcpu& vcpu, const AddressSpace& space, Gva va, unsigned level) {
@@ -33,7 +52,7 @@ Gpa PageTables::make(Vcpu& vcpu, AddressSpace& space, Gva va, unsigned level) {
     if (!(entry & x86::kPresent)) {
       entry = allocate(vcpu).raw() | kUserTable;
       ++space.table_pages;
-      write(vcpu, where, entry);
+      link(vcpu, space, where, entry);
     }
     assert(!(entry & x86::kLarge) && "a table is wanted where a large page is mapped");
     table = Gpa(entry & x86::kAddressMask);
@@ -58,7 +77,7 @@ void PageTables::unlink_below(Vcpu& vcpu, AddressSpace& space, Gpa table, unsign
                    std::min(va + region_bytes(level), end), floor, ceiling, freed);
     }
     if (va < floor || va + region_bytes(level) > ceiling) continue;
-    write(vcpu, where, 0);
+    link(vcpu, space, where, 0);
     freed.push_back(below.frame());
     --space.table_pages;
   }

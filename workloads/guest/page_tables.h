@@ -32,6 +32,8 @@ class PageTables {
 
   /// A zeroed table.
   Gpa allocate(Vcpu& vcpu);
+  /// Two zeroed tables, one after the other, the first at a multiple of both.
+  Gpa allocate_pair(Vcpu& vcpu);
   /// Where the entry of `level` for the address is, if there is a table for it.
   std::optional<Gpa> find(Vcpu& vcpu, const AddressSpace& space, Gva va, unsigned level);
   /// The same, after making the tables that it lacks.
@@ -58,6 +60,8 @@ class PageTables {
   static void clear_bits(Vcpu& vcpu, Gpa where, u64 seen, u64 bits);
 
  private:
+  /// Sets an entry that links a table, or 0; the root's in both roots where there are two.
+  static void link(Vcpu& vcpu, const AddressSpace& space, Gpa where, u64 entry);
   static Gva start_of_region(Gva va, unsigned level) {
     return Gva(va.raw() >> (kPageShift + 9 * (level - 1)) << (kPageShift + 9 * (level - 1)));
   }
