@@ -7,7 +7,7 @@
 namespace mmuscope {
 
 std::span<const WorkloadInfo> workload_catalog() {
-  static const std::array<WorkloadInfo, 8> kWorkloads = {{
+  static const std::array<WorkloadInfo, 13> kWorkloads = {{
       {"touch", "reads and writes one block of memory, in order or at random", touch_params(),
        make_touch},
       {"churn", "allocates a block, touches it page by page, releases it, again and again",
@@ -20,6 +20,14 @@ std::span<const WorkloadInfo> workload_catalog() {
        database_params(), make_database},
       {"migrate", "random accesses while the host, as for a live migration, harvests dirty pages",
        migrate_params(), make_migrate},
+      {"micro", "one operation of the guest kernel again and again: LMbench's", micro_params(),
+       make_micro},
+      {"kernel-build", "make, gcc, cc1 and as: short processes over shared files",
+       kernel_build_params(), make_kernel_build},
+      {"web", "workers that map, read and unmap popular files", web_params(), make_web},
+      {"java", "a heap that fills, is collected and given back", java_params(), make_java},
+      {"redis-snapshot", "a server that writes while a forked child saves its data",
+       redis_snapshot_params(), make_redis_snapshot},
       {"trace", "replays a recorded program", trace_params(), make_trace_workload},
   }};
   return kWorkloads;

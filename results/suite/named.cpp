@@ -13,6 +13,11 @@ constexpr std::array<std::string_view, 2> kDefault = {
     "workload = ptemod\n"
     "workload = switch\n"
     "workload = database:bytes=32m,accesses=30000000\n"
+    "workload = micro:op=exec,operations=100\n"
+    "workload = kernel-build:files=5\n"
+    "workload = web:requests=200\n"
+    "workload = java\n"
+    "workload = redis-snapshot\n"
     "workload = trace:file=workloads/trace/recorded/shell-pipeline.mmt\n"
     "pager = native\n"
     "pager = shadow\n"
@@ -223,6 +228,70 @@ constexpr std::array<std::string_view, 1> kMigration = {
     "set = vpid=off\n",
 };
 
+/// Microbenchmarks at two lengths: the difference is what the operations between cost.
+constexpr std::array<std::string_view, 1> kMicro = {
+    "workload = micro:op=getpid,operations=200\n"
+    "workload = micro:op=null-io,operations=200\n"
+    "workload = micro:op=page-fault,operations=2560\n"
+    "workload = micro:op=protection-fault,operations=200\n"
+    "workload = micro:op=mmap,operations=200\n"
+    "workload = micro:op=context-switch,operations=200\n"
+    "workload = micro:op=fork,operations=200\n"
+    "workload = micro:op=exec,operations=200\n"
+    "workload = micro:op=sh,operations=200\n"
+    "workload = churn:bytes=4m\n"
+    "workload = ptemod:op=protect,operations=200\n"
+    "workload = micro:op=getpid,operations=400\n"
+    "workload = micro:op=null-io,operations=400\n"
+    "workload = micro:op=page-fault,operations=5120\n"
+    "workload = micro:op=protection-fault,operations=400\n"
+    "workload = micro:op=mmap,operations=400\n"
+    "workload = micro:op=context-switch,operations=400\n"
+    "workload = micro:op=fork,operations=400\n"
+    "workload = micro:op=exec,operations=400\n"
+    "workload = micro:op=sh,operations=400\n"
+    "workload = churn:bytes=8m\n"
+    "workload = ptemod:op=protect,operations=400\n"
+    "pager = shadow\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "set = kpti=off\n"
+    "set = kpti=on\n"
+    "set = pcid=on\n"
+    "set = pcid=off\n",
+};
+
+/// The same programs in one VM with as many vCPUs as the paper's, one to all at once.
+constexpr std::array<std::string_view, 1> kMicroProcesses = {
+    "workload = micro:op=fork,operations=100,processes=1\n"
+    "workload = micro:op=fork,operations=100,processes=4\n"
+    "workload = micro:op=fork,operations=100,processes=16\n"
+    "workload = micro:op=fork,operations=100,processes=32\n"
+    "workload = churn:bytes=4m,processes=1\n"
+    "workload = churn:bytes=4m,processes=4\n"
+    "workload = churn:bytes=4m,processes=16\n"
+    "workload = churn:bytes=4m,processes=32\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "set = kpti=on\n"
+    "vcpus = 32\n",
+};
+
+/// Whole programs' worth of kernel work.
+constexpr std::array<std::string_view, 1> kMacro = {
+    "workload = kernel-build\n"
+    "workload = web\n"
+    "workload = database\n"
+    "workload = java\n"
+    "workload = redis-snapshot\n"
+    "pager = native\n"
+    "pager = shadow\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "set = kpti=off\n"
+    "set = kpti=on\n",
+};
+
 /// What tables cost in memory as processes multiply, and what it costs to do with fewer.
 constexpr std::array<std::string_view, 2> kMemory = {
     "workload = fork:operations=2,resident=256k,processes=1\n"
@@ -304,6 +373,16 @@ constexpr std::array kNamed = {
         "bytes of tables for 1 to 256 processes under each virtualizing pager, with 4K and 2M "
         "backing; the shadow pager also with a limit on its pages",
         kMemory},
+    NamedSuite{
+        "micro",
+        "each microbenchmark at two lengths, with and without KPTI and PCIDs: the difference "
+        "is what its operations cost",
+        kMicro},
+    NamedSuite{"micro-processes", "fork and churn by 1 to 32 processes at once on 32 vCPUs",
+               kMicroProcesses},
+    NamedSuite{"macro",
+               "kernel-build, web, database, java and redis-snapshot, with and without KPTI",
+               kMacro},
     NamedSuite{"options",
                "the shadow pager that works as KVM's does, with one of its optimisations off at a "
                "time, beside Xen's set and the plain pager",

@@ -7,6 +7,14 @@
 
 namespace mmuscope {
 
+namespace {
+
+/// What a signal's frame takes of the stack, about: registers and floating point state. Linux,
+/// struct rt_sigframe, xsave without AVX-512.
+constexpr u64 kSignalFrame = 1024;
+
+}  // namespace
+
 /// In the kernel for a scope: a system call, a fault or an interrupt.
 class Kernel::Mode {
  public:
@@ -146,6 +154,26 @@ Process& Kernel::fork(Vcpu& vcpu, std::unique_ptr<Program> program) {
   return child;
 }
 
+Process& Kernel::vfork(Vcpu& vcpu, std::unique_ptr<Program> program) {
+  const Mode mode(*this, vcpu);
+  Process& parent = current(vcpu);
+  Process& child = add_process(parent.name, std::move(program), least_loaded(parent.vcpu));
+  child.parent = child.vfork_parent = &parent;
+  ++parent.children;
+  child.stack = memory_->new_stack(vcpu);
+  child.memory = parent.memory;
+  ++child.memory->users;
+  parent.state = Process::State::Waiting;
+  wake(vcpu, child);
+  return child;
+}
+
+void Kernel::wake_vfork_parent(Vcpu& vcpu, Process& child) {
+  if (child.vfork_parent == nullptr) return;
+  wake(vcpu, *child.vfork_parent);
+  child.vfork_parent = nullptr;
+}
+
 Process& Kernel::clone_thread(Vcpu& vcpu, std::unique_ptr<Program> program) {
   const Mode mode(*this, vcpu);
   Process& leader = *current(vcpu).leader;
@@ -179,7 +207,8 @@ void Kernel::execve(Vcpu& vcpu, std::string name) {
   p.memory = memory_->create(vcpu);
   p.name = std::move(name);
   memory_->tlb().load(vcpu, *p.memory);
-  memory_->destroy(vcpu, *old);
+  if (--old->users == 0) memory_->destroy(vcpu, *old);
+  wake_vfork_parent(vcpu, p);
 }
 
 void Kernel::exit(Vcpu& vcpu) {
@@ -193,6 +222,7 @@ void Kernel::exit(Vcpu& vcpu) {
   } else {
     memory_->tlb().rest(vcpu);
   }
+  wake_vfork_parent(vcpu, p);
   memory_->free_stack(vcpu, p.stack);
   account(vcpu);
   cpu(vcpu).current = nullptr;
@@ -202,6 +232,7 @@ void Kernel::exit(Vcpu& vcpu) {
 void Kernel::remove_process(Vcpu& vcpu, Process& process) {
   for (const auto& other : processes_) {
     if (other->parent == &process) other->parent = nullptr;
+    if (other->vfork_parent == &process) other->vfork_parent = nullptr;
   }
   Process* parent = process.parent;
   if (parent != nullptr) {
@@ -312,7 +343,7 @@ void Kernel::sample(const Process* leaving) {
     if (p->leader != p.get()) continue;
     if (p.get() == leaving) leaving_at = alive.size();
     ProcessView view{p->pid, p->name, {}, 0, p->counters};
-    if (p->memory) {
+    if (p->memory && p->vfork_parent == nullptr) {
       view.roots.push_back(p->memory->root);
       if (p->memory->user_root != Gpa(0)) view.roots.push_back(p->memory->user_root);
       view.guest_table_pages = p->memory->table_pages;
@@ -342,6 +373,11 @@ bool Kernel::mprotect(Vcpu& vcpu, Gva start, u64 bytes, u8 rights) {
   return memory_->protect(vcpu, *current(vcpu).memory, start, bytes, rights);
 }
 
+bool Kernel::discard(Vcpu& vcpu, Gva start, u64 bytes) {
+  const Mode mode(*this, vcpu);
+  return memory_->discard(vcpu, *current(vcpu).memory, start, bytes);
+}
+
 bool Kernel::brk(Vcpu& vcpu, Gva end) {
   const Mode mode(*this, vcpu);
   return memory_->set_heap_end(vcpu, *current(vcpu).memory, end);
@@ -358,16 +394,52 @@ bool Kernel::toggle_software_bit(Vcpu& vcpu, Gva va) {
   return memory_->toggle_software_bit(vcpu, *current(vcpu).memory, va);
 }
 
-bool Kernel::on_fault(Vcpu& vcpu, const GuestFault& fault) {
-  if (vcpu.privilege() == Privilege::Supervisor) {
+void Kernel::getpid(Vcpu& vcpu) { const Mode mode(*this, vcpu); }
+
+void Kernel::read_zeros(Vcpu& vcpu, Gva to, u64 bytes) {
+  const Mode mode(*this, vcpu);
+  vcpu.zero(to, bytes);
+}
+
+void Kernel::write_null(Vcpu& vcpu, Gva from, u64 bytes) {
+  const Mode mode(*this, vcpu);
+  // Linux, write_null: takes nothing from the buffer, not even a look at it.
+  (void)from, (void)bytes;
+}
+
+void Kernel::handle_segv(Vcpu& vcpu, Gva stack) {
+  const Mode mode(*this, vcpu);
+  current(vcpu).signal_stack = stack;
+}
+
+void Kernel::sigreturn(Vcpu& vcpu) {
+  const Mode mode(*this, vcpu);
+  vcpu.load(current(vcpu).signal_stack - kSignalFrame);
+}
+
+/// The kernel's own access to user memory has faulted: no change of roots or stacks.
+bool Kernel::fault_in_kernel(Vcpu& vcpu, const GuestFault& fault) {
+  Process* p = cpu(vcpu).current;
+  vcpu.fetch(kEntryText);
+  vcpu.fetch(kKernelText);
+  if (p == nullptr || fault.kind != GuestFault::Kind::PageFault || fault.address >= kUserEnd) {
     throw std::logic_error("the guest kernel faulted at address " +
                            std::to_string(fault.address.raw()));
   }
+  return memory_->fault(vcpu, *p->memory, fault);
+}
+
+bool Kernel::on_fault(Vcpu& vcpu, const GuestFault& fault) {
+  if (vcpu.privilege() == Privilege::Supervisor) return fault_in_kernel(vcpu, fault);
   const Mode mode(*this, vcpu);
   Process& p = current(vcpu);
   if (p.killed) return false;
   if (fault.kind == GuestFault::Kind::PageFault && memory_->fault(vcpu, *p.memory, fault)) {
     return true;
+  }
+  if (p.signal_stack != Gva(0)) {
+    vcpu.store<u64>(p.signal_stack - kSignalFrame, 0);
+    return false;
   }
   // A signal that nobody handles ends the process with all its threads.
   for (const auto& other : processes_) other->killed |= other->leader == p.leader;

@@ -33,11 +33,13 @@ struct Process {
   std::unique_ptr<Program> program;      ///< null if someone else drives the process
   Process* parent = nullptr;             ///< of a thread its leader
   Process* leader = nullptr;             ///< the process that a thread belongs to; itself otherwise
+  Process* vfork_parent = nullptr;       ///< who waits for its memory
   unsigned children = 0;                 ///< live ones, threads included
   unsigned threads = 0;                  ///< live ones besides the leader
   unsigned vcpu = 0;                     ///< whose run queue it is in
   bool done = false;                     ///< its program has ended or was killed
   bool killed = false;                   ///< by a segmentation fault
+  Gva signal_stack = Gva(0);             ///< where its handler of SIGSEGV has its frame; 0: none
   Counters counters;                     ///< what happened while it or a thread of it ran
 };
 
@@ -82,6 +84,9 @@ class Kernel final : public GuestHandler {
   // page-aligned, no user range, not wholly mapped (mprotect), or cuts a 2-MByte page.
   bool munmap(Vcpu& vcpu, Gva start, u64 bytes);
   bool mprotect(Vcpu& vcpu, Gva start, u64 bytes, u8 rights);
+  /// madvise(MADV_DONTNEED): drops the pages of a range that is wholly mapped; what is private and
+  /// anonymous reads as zeros afterwards.
+  bool discard(Vcpu& vcpu, Gva start, u64 bytes);
   /// Moves the end of the heap. The first call of an address space without a heap only says where
   /// its heap begins.
   bool brk(Vcpu& vcpu, Gva end);
@@ -91,6 +96,9 @@ class Kernel final : public GuestHandler {
                             std::optional<Gva> to = std::nullopt);
   /// A copy of the current process, with this program; the vCPU with the fewest processes runs it.
   Process& fork(Vcpu& vcpu, std::unique_ptr<Program> program = nullptr);
+  /// A child that runs in the current process's memory until it executes a program or exits; the
+  /// current process does not run before. Takes effect, as wait(), when its step returns.
+  Process& vfork(Vcpu& vcpu, std::unique_ptr<Program> program = nullptr);
   /// A thread of the current process: another one that runs in the same address space.
   Process& clone_thread(Vcpu& vcpu, std::unique_ptr<Program> program = nullptr);
   /// The current process does not run again before all its children and threads have exited. Takes
@@ -101,6 +109,17 @@ class Kernel final : public GuestHandler {
   /// Ends the current process, which must not have threads left; the vCPU has none then. Programs
   /// end by their step's result instead.
   void exit(Vcpu& vcpu);
+  /// The system call that does least: into the kernel and back.
+  void getpid(Vcpu& vcpu);
+  /// read(2) from /dev/zero into user memory, or write(2) from there to /dev/null: at most to the
+  /// end of the page. The kernel's own fault on user memory is served like the user's.
+  void read_zeros(Vcpu& vcpu, Gva to, u64 bytes);
+  void write_null(Vcpu& vcpu, Gva from, u64 bytes);
+  /// Installs a handler for SIGSEGV at this address, with its stack: an access that no mapping
+  /// permits is then given up, the kernel writes a frame below `stack`, and what the handler does
+  /// is the caller's: it ends with sigreturn.
+  void handle_segv(Vcpu& vcpu, Gva stack);
+  void sigreturn(Vcpu& vcpu);
   /// No system call of Linux: flips a bit that only software uses in the entry that maps the
   /// address. One store to a table, no flush. False if nothing is mapped there.
   bool toggle_software_bit(Vcpu& vcpu, Gva va);
@@ -129,6 +148,7 @@ class Kernel final : public GuestHandler {
   Cpu& cpu(const Vcpu& vcpu) { return cpus_[vcpu.index()]; }
 
   class Mode;
+  bool fault_in_kernel(Vcpu& vcpu, const GuestFault& fault);
   /// What the vCPU does once, before its first process: PCIDs are switched on.
   void boot(Vcpu& vcpu);
   void enter_from_user(Vcpu& vcpu);
@@ -139,6 +159,7 @@ class Kernel final : public GuestHandler {
   Process* next_runnable(Cpu& cpu);
   void account(const Vcpu& vcpu);
   void wake(Vcpu& vcpu, Process& process);
+  void wake_vfork_parent(Vcpu& vcpu, Process& child);
   Process& add_process(std::string name, std::unique_ptr<Program> program, unsigned vcpu);
   void remove_process(Vcpu& vcpu, Process& process);
   unsigned least_loaded(unsigned preferred) const;

@@ -24,17 +24,20 @@ bool cuts_no_page(AddressSpace& space, Gva start, Gva end) {
   return true;
 }
 
-/// The flags that a mapping's rights give an entry. Writing is not among them: it is granted page
-/// by page, to pages that are nobody else's. Linux, protection_map and vm_get_page_prot.
-u64 entry_flags(u8 rights) {
-  if (rights == prot::kNone) return pte::kNoRights | x86::kAccessed;
-  return x86::kPresent | x86::kUser | x86::kAccessed | (rights & prot::kExec ? 0 : x86::kNoExec);
+/// The flags that a mapping's rights give an entry. Of private mappings writing is not among them:
+/// it is granted page by page, to pages that are nobody else's. Linux, protection_map and
+/// vm_get_page_prot; files that must be told of a page's first write do not exist here.
+u64 entry_flags(const Vma& vma) {
+  if (vma.rights == prot::kNone) return pte::kNoRights | x86::kAccessed;
+  const bool write = vma.source.shared && (vma.rights & prot::kWrite);
+  return x86::kPresent | x86::kUser | x86::kAccessed | (write ? x86::kWrite : 0) |
+         (vma.rights & prot::kExec ? 0 : x86::kNoExec);
 }
 
 constexpr u64 kWritten = x86::kWrite | x86::kDirty;
 
 u64 make_entry(Gfn frame, const Vma& vma, u64 more) {
-  return frame.base().raw() | entry_flags(vma.rights) | more |
+  return frame.base().raw() | entry_flags(vma) | more |
          (vma.page() == PageSize::k2M ? x86::kLarge : 0);
 }
 
@@ -197,6 +200,21 @@ void MemoryManager::clear(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, co
                    });
 }
 
+bool MemoryManager::discard(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes) {
+  bytes = round_up(bytes, PageSize::k4K);
+  const SpaceLock lock(vcpu, space);
+  const Gva end = start + bytes;
+  if (!is_user_range(start, bytes) || !cuts_no_page(space, start, end) ||
+      !space.vmas.covers(start, end)) {
+    return false;
+  }
+  // Linux, zap_page_range_single: the tables stay.
+  TlbGather gather(tlb_, space);
+  for (const Vma& vma : space.vmas.parts(start, end)) clear(vcpu, space, gather, vma, false);
+  gather.finish(vcpu, frames_);
+  return true;
+}
+
 bool MemoryManager::protect(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes, u8 rights) {
   bytes = round_up(bytes, PageSize::k4K);
   const SpaceLock lock(vcpu, space);
@@ -224,7 +242,7 @@ void MemoryManager::protect_entries(Vcpu& vcpu, AddressSpace& space, TlbGather& 
   tables_.for_each(vcpu, space, vma.start, vma.end, leaf_level(vma.page()),
                    [&](Gpa where, Gva va, u64) {
                      const u64 old = PageTables::take(vcpu, where);
-                     u64 now = (old & kKept) | entry_flags(vma.rights);
+                     u64 now = (old & kKept) | entry_flags(vma);
                      if ((vma.rights & prot::kWrite) && is_exclusive(old)) now |= x86::kWrite;
                      PageTables::write(vcpu, where, now);
                      if (loses_rights(old, now)) gather.changed(va, vma.page());
@@ -372,21 +390,22 @@ void MemoryManager::first_touch(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, bool wr
       PageTables::write(vcpu, where, make_entry(zeroed(vcpu, PageSize::k2M), vma, more));
       break;
     case Source::Kind::File:
-      if (write) {
+      if (write && !vma.source.shared) {
         const Gfn page = file_page(vcpu, vma, va);
         vma.has_copies = true;
         PageTables::write(vcpu, where, make_entry(copied(vcpu, page, PageSize::k4K), vma, more));
       } else {
-        map_file_page(vcpu, vma, va, where);
+        map_file_page(vcpu, vma, va, where, more & x86::kDirty);
       }
       break;
   }
 }
 
-void MemoryManager::map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where) {
+void MemoryManager::map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, u64 more) {
   const Gfn page = file_page(vcpu, vma, va);
   share(vcpu, page);
-  PageTables::write(vcpu, where, make_entry(page, vma, 0));
+  PageTables::write(vcpu, where, make_entry(page, vma, more));
+  if (more != 0) return;  // a write maps no neighbours. Linux, do_shared_fault
   // Linux, do_fault_around: the neighbours among 16 that are in the page cache are mapped as well.
   constexpr u64 kAround = 16 * kPageBytes;
   const Gva first(va.raw() & ~(kAround - 1));

@@ -37,6 +37,7 @@ class MemoryManager {
                          u8 rights, Source source);
   bool unmap(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes);
   bool protect(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes, u8 rights);
+  bool discard(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes);
   bool set_heap_end(Vcpu& vcpu, AddressSpace& space, Gva end);
   std::optional<Gva> remap(Vcpu& vcpu, AddressSpace& space, Gva start, u64 old_bytes, u64 new_bytes,
                            std::optional<Gva> to);
@@ -62,7 +63,7 @@ class MemoryManager {
                                   std::optional<Gva> to);
   // Faults, with the lock held.
   void first_touch(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, bool write);
-  void map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where);
+  void map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, u64 more);
   void write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where, u64 entry);
   void share(Vcpu& vcpu, Gfn frame);
   Gfn zeroed(Vcpu& vcpu, PageSize size);

@@ -11,7 +11,8 @@ namespace {
 
 bool can_merge(const Vma& a, const Vma& b) {
   return a.end == b.start && a.rights == b.rights && a.source.kind == b.source.kind &&
-         a.source.file == b.source.file && a.has_copies == b.has_copies &&
+         a.source.file == b.source.file && a.source.shared == b.source.shared &&
+         a.has_copies == b.has_copies &&
          (a.source.kind != Source::Kind::File ||
           a.source.offset + (b.start - a.start) == b.source.offset);
 }
@@ -63,6 +64,15 @@ std::vector<Vma> VmaList::remove(Gva start, Gva end) {
   }
   vmas_.insert(vmas_.erase(first, last), kept.begin(), kept.end());
   return removed;
+}
+
+std::vector<Vma> VmaList::parts(Gva start, Gva end) const {
+  std::vector<Vma> inside_range;
+  for (std::size_t i = first_after(start); i < vmas_.size() && vmas_[i].start < end; ++i) {
+    inside_range.push_back(
+        part_of(vmas_[i], std::max(vmas_[i].start, start), std::min(vmas_[i].end, end)));
+  }
+  return inside_range;
 }
 
 bool VmaList::is_free(Gva start, Gva end) const {

@@ -14,17 +14,24 @@ inline constexpr u8 kWrite = 2;
 inline constexpr u8 kExec = 4;
 }  // namespace prot
 
-/// What is behind a private mapping: zeros in small pages, zeros in 2-MByte pages (as hugetlbfs
-/// gives them), or a file whose pages all mappings of it share until they write.
+/// What is behind a mapping: zeros in small pages, zeros in 2-MByte pages (as hugetlbfs gives
+/// them), or a file. All mappings of a file have its pages in common; a private one until it
+/// writes, a shared one for good. Shared anonymous memory is a shared file that nobody else names.
 struct Source {
   enum class Kind : u8 { Anonymous, Huge, File };
   Kind kind = Kind::Anonymous;
   u32 file = 0;    ///< any number that names the file
   u64 offset = 0;  ///< in the file, in bytes, a multiple of the page
+  bool shared = false;
 
   static constexpr Source anonymous() { return {}; }
-  static constexpr Source huge() { return {Kind::Huge, 0, 0}; }
-  static constexpr Source of_file(u32 file, u64 offset) { return {Kind::File, file, offset}; }
+  static constexpr Source huge() { return {Kind::Huge, 0, 0, false}; }
+  static constexpr Source of_file(u32 file, u64 offset) {
+    return {Kind::File, file, offset, false};
+  }
+  static constexpr Source of_shared_file(u32 file, u64 offset) {
+    return {Kind::File, file, offset, true};
+  }
 };
 
 /// A range of one address space with one source and one set of rights: Linux's vm_area_struct.
@@ -51,6 +58,8 @@ class VmaList {
   void insert(const Vma& vma);
   /// Takes [start, end) out, splitting mappings at its ends, and returns what was in it.
   std::vector<Vma> remove(Gva start, Gva end);
+  /// What is in [start, end), mappings that reach out of it cut.
+  std::vector<Vma> parts(Gva start, Gva end) const;
   bool is_free(Gva start, Gva end) const;
   /// True if the whole range is mapped.
   bool covers(Gva start, Gva end) const;

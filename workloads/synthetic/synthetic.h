@@ -27,4 +27,19 @@ std::unique_ptr<Workload> make_database(const Params& params, u64 seed);
 std::span<const ParamInfo> migrate_params();
 std::unique_ptr<Workload> make_migrate(const Params& params, u64 seed);
 
+std::span<const ParamInfo> micro_params();
+std::unique_ptr<Workload> make_micro(const Params& params, u64 seed);
+
+std::span<const ParamInfo> kernel_build_params();
+std::unique_ptr<Workload> make_kernel_build(const Params& params, u64 seed);
+
+std::span<const ParamInfo> web_params();
+std::unique_ptr<Workload> make_web(const Params& params, u64 seed);
+
+std::span<const ParamInfo> java_params();
+std::unique_ptr<Workload> make_java(const Params& params, u64 seed);
+
+std::span<const ParamInfo> redis_snapshot_params();
+std::unique_ptr<Workload> make_redis_snapshot(const Params& params, u64 seed);
+
 }  // namespace mmuscope
