@@ -28,6 +28,12 @@ constexpr SmallWorkload kSmall[] = {
     {"switch:slices=80,pages=4,processes=3", 1},
     {"switch:slices=80,pages=4,processes=4", 2},
     {"database:bytes=1m,accesses=3000,threads=2,slice=500", 2},
+    {"micro:op=sh,operations=1", 1},
+    {"micro:op=mmap,operations=4,processes=2", 2},
+    {"micro:op=context-switch,operations=50,processes=4", 1},
+    {"web:requests=4,files=5,file-size=32k,workers=3", 2},
+    {"java:heap=1m,collections=2,reads=500", 1},
+    {"redis-snapshot:bytes=256k,requests=1000", 2},
 };
 
 /// Under every way for the guest kernel to keep its address spaces apart.
@@ -58,6 +64,9 @@ TEST_CASE("workloads agree with the reference translator and across pagers: fork
 }
 TEST_CASE("workloads agree with the reference translator and across pagers: switch, database") {
   check_workloads(9, 12);
+}
+TEST_CASE("workloads agree with the reference translator and across pagers: programs") {
+  check_workloads(12, 18);
 }
 }  // namespace
 }  // namespace mmuscope

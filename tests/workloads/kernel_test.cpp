@@ -392,3 +392,101 @@ TEST_CASE("address spaces keep their tags until six others came") {
     }
   }
 }
+
+TEST_CASE("shared file pages are one page for all, written in place") {
+  Guest guest;
+  run_steps(guest,
+            {[](Kernel& k, Vcpu& v) {
+               const Source file = Source::of_shared_file(7, 0);
+               REQUIRE(k.mmap(v, kAt, 2 * kPageBytes, kReadWrite, file) == kAt);
+               CHECK(v.load(kAt) == 0);
+               // Writable at once, but not dirty: nobody has to be told of the first write.
+               constexpr u64 kFlags = x86::kWrite | x86::kDirty;
+               CHECK((entry_of(k, v, kAt) & kFlags) == x86::kWrite);
+               v.store<u64>(kAt, 5);
+               CHECK((entry_of(k, v, kAt) & kFlags) == kFlags);
+               CHECK(v.counters[Event::GuestPageFault] == 1);
+               REQUIRE(k.mprotect(v, kAt, kPageBytes, prot::kRead));
+               CHECK((entry_of(k, v, kAt) & x86::kWrite) == 0);
+               REQUIRE(k.mprotect(v, kAt, kPageBytes, kReadWrite));
+               v.store<u64>(kAt, 6);
+               k.fork(v, std::make_unique<Steps>(std::vector<Steps::Step>{[](Kernel&, Vcpu& child) {
+                        CHECK(child.load(kAt) == 6);
+                        child.store<u64>(kAt, 8);
+                      }}));
+               // Fork copied no entry of it.
+               CHECK((entry_of(k, v, kAt) & x86::kWrite) != 0);
+               k.wait(v);
+             },
+             [](Kernel& k, Vcpu& v) {
+               CHECK(v.load(kAt) == 8);
+               // A private mapping sees it until it writes.
+               const Gva other = kAt + (1 << 24);
+               REQUIRE(k.mmap(v, other, kPageBytes, kReadWrite, Source::of_file(7, 0)) == other);
+               CHECK(v.load(other) == 8);
+               v.store<u64>(other, 9);
+               CHECK(v.load(kAt) == 8);
+             }});
+  CHECK(guest.kernel.statistics().copies == 1);
+}
+
+TEST_CASE("madvise drops pages and keeps tables and mappings") {
+  Guest guest;
+  run_steps(guest, {[](Kernel& k, Vcpu& v) {
+              REQUIRE(k.mmap(v, kAt, 4 * kPageBytes, kReadWrite) == kAt);
+              for (u64 i = 0; i < 4; ++i) v.store<u64>(kAt + i * kPageBytes, i + 1);
+              const u64 frames = k.memory().frames().in_use();
+              const u64 tables = k.current(v).memory->table_pages;
+              REQUIRE(k.discard(v, kAt + kPageBytes, 2 * kPageBytes));
+              CHECK(k.memory().frames().in_use() == frames - 2);
+              CHECK(k.current(v).memory->table_pages == tables);
+              CHECK(v.load(kAt) == 1);
+              CHECK(v.load(kAt + kPageBytes) == 0);
+              CHECK(v.load(kAt + 3 * kPageBytes) == 4);
+              CHECK_FALSE(k.discard(v, kAt, 5 * kPageBytes));
+            }});
+}
+
+TEST_CASE("a child of vfork has its parent's memory, which waits until it executes") {
+  Guest guest;
+  u64 order = 0, parent_resumed = 0, child_executed = 0;
+  run_steps(guest, {[&](Kernel& k, Vcpu& v) {
+                      REQUIRE(k.mmap(v, kAt, kPageBytes, kReadWrite) == kAt);
+                      v.store<u64>(kAt, 1);
+                      const u64 frames = k.memory().frames().in_use();
+                      k.vfork(v, std::make_unique<Steps>(std::vector<Steps::Step>{
+                                     [](Kernel&, Vcpu& child) { child.store<u64>(kAt, 2); },
+                                     [&](Kernel& kernel, Vcpu& child) {
+                                       kernel.execve(child, "program");
+                                       child_executed = ++order;
+                                     },
+                                     [](Kernel&, Vcpu&) {}, [](Kernel&, Vcpu&) {}}));
+                      CHECK(k.memory().frames().in_use() == frames + 1);  // its kernel stack
+                    },
+                    [&](Kernel& k, Vcpu& v) {
+                      parent_resumed = ++order;
+                      CHECK(v.load(kAt) == 2);
+                      CHECK(k.processes().size() == 2);  // it did not wait for the exit
+                    }});
+  CHECK(child_executed == 1);
+  CHECK(parent_resumed == 2);
+}
+
+TEST_CASE("the kernel reads and writes user memory, and signals are delivered") {
+  Guest guest;
+  run_steps(guest, {[](Kernel& k, Vcpu& v) {
+              REQUIRE(k.mmap(v, kAt, 2 * kPageBytes, kReadWrite) == kAt);
+              k.read_zeros(v, kAt, 8);  // a fault in the kernel
+              CHECK(v.counters[Event::GuestPageFault] == 1);
+              v.store<u64>(kAt, 7);
+              k.read_zeros(v, kAt, 4);
+              CHECK(v.load(kAt) == 0);
+              k.handle_segv(v, kAt + 2 * kPageBytes);
+              REQUIRE(k.mprotect(v, kAt, kPageBytes, prot::kRead));
+              v.store<u64>(kAt, 9);
+              CHECK(v.load(kAt) == 0);  // given up
+              CHECK_FALSE(k.current(v).killed);
+              k.sigreturn(v);
+            }});
+  CHECK(guest.kernel.statistics().segfaults == 0);
+}

@@ -5,6 +5,7 @@
 
 #include "core/native_pager.h"
 #include "core/random.h"
+#include "tests/support/setups.h"
 #include "tests/workloads/guest_audit.h"
 
 using namespace mmuscope;
@@ -50,7 +51,7 @@ class RandomProgram final : public Program {
   u8 some_rights() { return static_cast<u8>(random_.below(8)); }
 
   void act(Kernel& k, Vcpu& v) {
-    switch (random_.below(12)) {
+    switch (random_.below(14)) {
       case 0:
         return map_small(k, v, random_.below(2) ? Source::anonymous() : some_file());
       case 1:
@@ -63,6 +64,10 @@ class RandomProgram final : public Program {
         return move(k, v);
       case 5:
         return fork(k, v);
+      case 12:
+        return discard(k, v);
+      case 13:
+        return vfork(k, v);
       case 6:
         if (random_.below(10) == 0) {
           k.execve(v, "again");
@@ -127,6 +132,16 @@ class RandomProgram final : public Program {
     if (!whole) return;
     for (u64 at = 0; at < bytes; at += kPageBytes) model_[(start + at).raw()].rights = rights;
   }
+  void discard(Kernel& k, Vcpu& v) {
+    const auto [start, bytes] = some_run();
+    bool whole = true;
+    for (u64 at = 0; at < bytes; at += kPageBytes) whole &= model_.count((start + at).raw()) > 0;
+    CHECK(k.discard(v, start, bytes) == whole);
+    if (!whole) return;
+    // Anonymous memory begins anew, and so does a private copy of a file, which is all zeros.
+    for (u64 at = 0; at < bytes; at += kPageBytes) model_[(start + at).raw()].value = 0;
+  }
+  void vfork(Kernel& k, Vcpu& v);
   void move(Kernel& k, Vcpu& v) {
     const auto [start, bytes] = some_run();
     const auto [to, more] = some_run();
@@ -175,27 +190,61 @@ class RandomProgram final : public Program {
   Model model_;
 };
 
+/// Executes a program at once, or exits, as a child of vfork may.
+class VforkedProgram final : public Program {
+ public:
+  VforkedProgram(u64 seed, Settings settings) : seed_(seed), settings_(settings) {}
+  bool step(Kernel& kernel, Vcpu& vcpu) override {
+    if (inner_) return inner_->step(kernel, vcpu);
+    if (seed_ % 4 == 0) return false;
+    kernel.execve(vcpu, "after vfork");
+    inner_ = std::make_unique<RandomProgram>(seed_, settings_);
+    return true;
+  }
+
+ private:
+  u64 seed_;
+  Settings settings_;
+  std::unique_ptr<RandomProgram> inner_;
+};
+
+void RandomProgram::vfork(Kernel& k, Vcpu& v) {
+  if (settings_.depth == 0 || random_.below(4) != 0) return;
+  Settings child = settings_;
+  --child.depth;
+  child.steps = 1 + static_cast<unsigned>(random_.below(6));
+  k.vfork(v, std::make_unique<VforkedProgram>(random_.next(), child));
+}
+
 struct Ended {
   Counters counters;
   u64 accesses;
   friend bool operator==(const Ended&, const Ended&) = default;
 };
 
-Ended run_random(u64 seed, unsigned vcpus, unsigned processes, u64 quantum, Settings settings) {
+/// Runs the guest to its end; what a guest sees and does must be the same under every pager.
+Ended run_random(u64 seed, unsigned vcpus, unsigned processes, u64 quantum, Settings settings,
+                 const Setup& setup = {"native"}) {
   CAPTURE(seed);
   CAPTURE(vcpus);
   CAPTURE(quantum);
-  const bool kpti = seed % 2 == 0, pcid = seed % 3 != 0;
-  Guest guest(vcpus, u64{256} << 20, quantum, nullptr, kpti, pcid);
+  MachineConfig config;
+  config.memory_bytes = u64{256} << 20;
+  config.vcpus = vcpus;
+  config.quantum = quantum;
+  config.kpti = seed % 2 == 0;
+  config.pcid = seed % 3 != 0;
+  const auto machine = make_machine(setup, config);
+  Kernel kernel(*machine, nullptr);
   for (unsigned p = 0; p < processes; ++p) {
-    guest.kernel.spawn("random", std::make_unique<RandomProgram>(seed * 100 + p, settings));
+    kernel.spawn("random", std::make_unique<RandomProgram>(seed * 100 + p, settings));
   }
-  guest.kernel.run();
-  CHECK(guest.kernel.processes().empty());
-  audit(guest.kernel);
-  CHECK(guest.kernel.memory().frames().in_use() == guest.kernel.memory().page_cache().size());
-  CHECK(guest.kernel.statistics().segfaults == 0);
-  return {guest.machine.counters(), guest.machine.accesses()};
+  kernel.run();
+  CHECK(kernel.processes().empty());
+  audit(kernel);
+  CHECK(kernel.memory().frames().in_use() == kernel.memory().page_cache().size());
+  CHECK(kernel.statistics().segfaults == 0);
+  return {machine->counters(), machine->accesses()};
 }
 
 }  // namespace
@@ -220,5 +269,21 @@ TEST_CASE("the same seed is the same run") {
     const Ended first = run_random(7, vcpus, 3, 16, settings);
     CHECK(first == run_random(7, vcpus, 3, 16, settings));
     CHECK_FALSE(first == run_random(8, vcpus, 3, 16, settings));
+  }
+}
+
+TEST_CASE("random system calls keep the kernel's invariants under every pager") {
+  Settings settings;
+  settings.steps = 40;
+  for (u64 seed = 21; seed <= 26; ++seed) {
+    std::optional<Ended> first;
+    for (const Setup& setup : all_setups()) {
+      CAPTURE(setup.name());
+      const Ended ended = run_random(seed, 1, 2, 64, settings, setup);
+      if (!first) first = ended;
+      CHECK(ended.accesses == first->accesses);
+      CHECK(ended.counters[Event::GuestPageFault] == first->counters[Event::GuestPageFault]);
+      CHECK(ended.counters[Event::Store] == first->counters[Event::Store]);
+    }
   }
 }
