@@ -43,7 +43,11 @@ constexpr u32 kLeaves = 256;  // of CPUID: as many as KVM may want to tell of
 template <class Argument>
 int control(const Descriptor& fd, unsigned long request, const char* name, Argument argument) {
   const int result = ioctl(fd.get(), request, argument);
-  if (result < 0) refuse(fmt::format("this host's KVM refuses {}", name));
+  if (result < 0) {
+    const bool forbidden = errno == EPERM || errno == EACCES || errno == ENOSYS;
+    refuse(fmt::format("this host's KVM refuses {}{}", name,
+                       forbidden ? " (a sandbox may forbid it: leave that)" : ""));
+  }
   return result;
 }
 

@@ -276,8 +276,12 @@ class Generator {
     if (percent(20)) kind = AccessKind::Fetch;
     if (permits(vcpu, gva, kind)) return;
     if (kind != AccessKind::Fetch) return access(vcpu, gva, kind, 2 * random_.below(500'000));
-    ScenarioOp fetch = op_of(ScenarioOp::Kind::Access, vcpu, gva, 0);
+    ScenarioOp fetch = op_of(ScenarioOp::Kind::Access, vcpu, kStubPage, 0);
     fetch.access = {kind, Privilege::User};
+    // A stub's first: as long as a vCPU has not used the root's entry for the stubs, another may
+    // make it, which kvm_pvm counts as above.
+    step_.ops.push_back(fetch);
+    fetch.address = gva;
     fetch.announced.fault = GuestFault::Kind::PageFault;
     step_.ops.push_back(fetch);
   }

@@ -267,3 +267,19 @@ TEST_CASE("command: the command in the manifest makes the same results again") {
   CHECK(read_file(folder / "suite.csv", 1 << 20) == first);
   fs::remove_all(scratch());
 }
+
+TEST_CASE("command: live without /dev/kvm says why in one line") {
+  // Namespaces of our own, with an empty /dev; where they are forbidden there is nothing to test.
+  const char* inside = "mount -t tmpfs none /dev && ";
+  if (shell(std::string("unshare -rm sh -c '") + inside + "true'").status != 0) {
+    MESSAGE("skipped: no mount namespace can be made here");
+    return;
+  }
+  const Ran ran = shell(std::string("export mmuscope; unshare -rm sh -c '") + inside +
+                        "\"$mmuscope\" live tests/truth/kvm/demand_touch.json'");
+  CHECK(ran.status == 2);
+  CHECK(ran.out.empty());
+  CHECK(ran.err ==
+        "mmuscope: /dev/kvm cannot be opened: No such file or directory; run on a host or in a VM "
+        "whose kernel has KVM (modules kvm_intel, kvm_amd)\n");
+}
