@@ -29,9 +29,8 @@ std::string the_file(const Args& words) {
 }
 
 int import(const Args& words, const CommandLine& line) {
-  const std::string out = line.required("output");
   if (words.size() == 3 && words[1] == "qemu") {
-    (void)import_qemu(words[2], out);
+    (void)import_qemu(words[2], line.required("output"));
     return kDone;
   }
   if (words.size() < 2 || words[1] != "lackey") {
@@ -39,6 +38,7 @@ int import(const Args& words, const CommandLine& line) {
   }
   const std::vector<std::filesystem::path> logs(words.begin() + 2, words.end());
   if (logs.empty()) throw InputError("no LOG; usage: mmuscope " + std::string(kHelp.usage));
+  const std::string out = line.required("output");
   LackeyOptions options;
   options.quantum = line.number("quantum", 1, u64{1} << 40);
   options.limit = line.number("limit", 0, 0);

@@ -37,7 +37,7 @@ std::optional<LiveRunner> shadow_runner() {
     }
     return std::optional<LiveRunner>(std::in_place, read_host(this_host()));
   } catch (const InputError& e) {
-    MESSAGE("skipped: " << e.what());
+    MESSAGE("skipped: " << std::string(e.what()));
     return std::nullopt;
   }
 }
