@@ -48,7 +48,15 @@ u64 Machine::host_read(Gpa a) {
   return backing ? memory_.read(backing->frame.base() + a.page_offset()) : 0;
 }
 
-void Machine::host_write(Gpa a, u64 value) { memory_.write(map_.back(a), value); }
+void Machine::host_write(Gpa a, u64 value) {
+  if (observer_ != nullptr) observer_->on_host_write(a, value);
+  memory_.write(map_.back(a), value);
+}
+
+void Machine::set_observer(AccessObserver* observer) {
+  observer_ = observer;
+  for (const auto& v : vcpus_) v->set_observer(observer);
+}
 
 SoftwareWalk Machine::walk_guest(Gpa root, Gva va, Access access, const Controls& controls) {
   SoftwareWalk w;

@@ -71,6 +71,8 @@ class Machine {
   // --- the harness's door: before or after a run, uncounted ------------------------------------
   u64 host_read(Gpa a);
   void host_write(Gpa a, u64 value);
+  /// Attaches it to all vCPUs and to host_write(); null detaches.
+  void set_observer(AccessObserver* observer);
 
   // --- what a hypervisor reads of its guest, in software ----------------------------------------
   u64 guest_read(Gpa a) { return memory_.read(map_.back(a)); }
@@ -103,6 +105,7 @@ class Machine {
   std::unique_ptr<Pager> pager_;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   Scheduler scheduler_;
+  AccessObserver* observer_ = nullptr;
 };
 
 }  // namespace mmuscope

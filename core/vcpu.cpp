@@ -497,6 +497,7 @@ void Vcpu::flush_page(Gva va) {
 
 void Vcpu::send_ipi(Vcpu& target) {
   begin_instruction();
+  if (observer_ != nullptr) observer_->on_send_ipi(*this, target);
   ++counters[Event::Ipi];
   // The x2APIC's interrupt command register is an MSR.
   if (machine_.pager().intercepts(ExitReason::MsrWrite)) count_exit(ExitReason::MsrWrite);
@@ -507,6 +508,7 @@ void Vcpu::take_interrupts() {
   while (ipi_pending_ && !taking_interrupt_) {
     ipi_pending_ = false;
     taking_interrupt_ = true;
+    if (observer_ != nullptr) observer_->on_interrupt(*this);
     ++counters[Event::IpiReceived];
     if (in_guest_ && machine_.pager().intercepts(ExitReason::Interrupt)) {
       count_exit(ExitReason::Interrupt);

@@ -46,6 +46,13 @@ class AccessObserver {
   virtual void on_invpcid(Vcpu& vcpu, InvpcidType type, u32 pcid, Gva va) {
     (void)vcpu, (void)type, (void)pcid, (void)va;
   }
+  // What else a replay of the machine needs: interrupts that are sent, and taken; halts, and going
+  // on; what programs compute; and what the harness writes to guest memory, by its own door.
+  virtual void on_send_ipi(Vcpu& vcpu, Vcpu& target) { (void)vcpu, (void)target; }
+  virtual void on_interrupt(Vcpu& vcpu) { (void)vcpu; }
+  virtual void on_halt(Vcpu& vcpu, bool halted) { (void)vcpu, (void)halted; }
+  virtual void on_compute(Vcpu& vcpu, u64 cycles) { (void)vcpu, (void)cycles; }
+  virtual void on_host_write(Gpa where, u64 value) { (void)where, (void)value; }
 };
 
 /// How one access ended, for callers that do not want the guest's handler to run.
@@ -88,7 +95,10 @@ class Vcpu {
   AccessResult try_access(Gva va, AccessKind kind, StoreOp op = {});
 
   /// Time that the guest spends on other than accesses, in cycles: counted, nothing else.
-  void compute(u64 cycles) { counters[Event::GuestWork] += cycles; }
+  void compute(u64 cycles) {
+    if (observer_ != nullptr) observer_->on_compute(*this, cycles);
+    counters[Event::GuestWork] += cycles;
+  }
 
   void set_privilege(Privilege p);
   Privilege privilege() const { return privilege_; }
@@ -120,7 +130,10 @@ class Vcpu {
   void* guest_data = nullptr;
   bool in_guest() const { return in_guest_; }  ///< started and not halted: a kick needs an IPI
   /// The vCPU has nothing to run (HLT) or goes on. A halted one is not interrupted by flushes.
-  void set_halted(bool halted) { in_guest_ = !halted; }
+  void set_halted(bool halted) {
+    if (observer_ != nullptr) observer_->on_halt(*this, halted);
+    in_guest_ = !halted;
+  }
 
   // --- what pagers use ------------------------------------------------------------------------
   Tlb& tlb() { return tlb_; }

@@ -1,12 +1,14 @@
 #include "results/experiment.h"
 
 #include <new>
+#include <optional>
 
 #include "core/cpu_model.h"
 #include "core/error.h"
 #include "results/data_file.h"
 #include "results/process_accounts.h"
 #include "results/series.h"
+#include "workloads/trace/machine_recorder.h"
 
 namespace mmuscope {
 namespace {
@@ -87,10 +89,11 @@ Experiment parse_experiment(const ExperimentText& text, std::span<const PagerInf
   const Spec pager = parse_spec(text.pager);
   const WorkloadInfo& w = find_workload(workload.name);
   const PagerInfo& p = find_pager(pager.name, pagers);
-  Experiment e{&w,       Params("workload " + workload.name, w.params),
-               &p,       Params("pager " + pager.name, p.params()),
-               text.cpu, Params("machine", machine_params()),
-               0,        text.seed};
+  Experiment e{&w,         Params("workload " + workload.name, w.params),
+               &p,         Params("pager " + pager.name, p.params()),
+               text.cpu,   Params("machine", machine_params()),
+               0,          text.seed,
+               text.record};
   e.workload_params.set_list(workload.list);
   e.pager_params.set_list(pager.list);
   (void)cpu_model(text.cpu);
@@ -114,7 +117,14 @@ Result run_experiment(const Experiment& experiment) {
     ProcessAccounts accounts(experiment.pager->tables);
     const u64 every = experiment.machine.count("series-every");
     Series series(accounts, every);
+    std::optional<MachineRecorder> recorder;
+    if (!experiment.record.empty()) {
+      recorder.emplace(
+          machine, experiment.record,
+          std::string(experiment.workload->name) + " " + experiment.workload_params.canonical());
+    }
     workload->run(machine, every != 0 ? static_cast<ProcessListener*>(&series) : &accounts);
+    if (recorder) recorder->finish();
     collect(machine, accounts, result);
     if (every != 0) result.series = series.take();
   } catch (const RunError& error) {

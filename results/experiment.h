@@ -18,6 +18,7 @@ struct Experiment {
   Params machine;  ///< keys of --set
   unsigned vcpus = 1;
   u64 seed = 1;
+  std::string record;  ///< file for a recording of all that the machine's guest does; empty: none
 };
 
 /// The most vCPUs that one machine is given.
@@ -30,6 +31,7 @@ struct ExperimentText {
   std::vector<std::string> set;  ///< key=value of the machine
   u64 vcpus = 1;
   u64 seed = 1;
+  std::string record;  ///< as in Experiment
 };
 /// Throws InputError: an unknown name or key, a value out of range, a workload whose own check of
 /// its parameters fails (an unreadable trace). The pagers must outlive the experiment.

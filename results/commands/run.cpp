@@ -63,6 +63,7 @@ ExperimentText experiment_text(const CommandLine& line) {
   }
   text.vcpus = line.number("vcpus", 1, kMaxVcpus);
   text.seed = line.number("seed", 0, 0);
+  if (line.has("record")) text.record = line.text("record");
   return text;
 }
 
@@ -106,6 +107,9 @@ int run_and_print(const CommandLine& line, const std::string& name,
 int run_command(const Args& args) {
   CommandLine line(kRunHelp);
   add_options(line);
+  line.value("record", "",
+             "writes a trace of all that the guest does to the machine; --workload trace:file=FILE "
+             "replays it without the guest kernel");
   if (!line.parse(args)) return kDone;
   const std::vector<std::string> pagers = line.texts("pager");
   if (pagers.size() != 1) {

@@ -4,18 +4,25 @@
 // Loads read guest memory that nobody has written: what is measured is translation, not the
 // cache misses of this host on the data.
 //   Walk        the paging-structure caches are off: every walk reads every level.
+//   TraceDecode, TraceWrite  records a second; Limit/TraceCopy is a plain copy of the decoded ones.
 //   WalkCached  the machine as it is by default.
 
 #include <benchmark/benchmark.h>
+#include <unistd.h>
 
+#include <cstring>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "core/random.h"
+#include "results/data_file.h"
 #include "results/experiment.h"
 #include "tests/bench/limit.h"
 #include "tests/support/guest_tables.h"
+#include "workloads/trace/reader.h"
+#include "workloads/trace/writer.h"
 
 namespace mmuscope {
 namespace {
@@ -254,6 +261,56 @@ void run_workload(benchmark::State& state, const PagerUnderTest& pager, const ch
 constexpr const char* kFork = "fork";
 constexpr const char* kTrace = "trace:file=workloads/trace/recorded/shell-pipeline.mmt";
 
+constexpr const char* kTraceFile = "workloads/trace/recorded/shell-pipeline.mmt";
+
+/// All records of the recorded trace, decoded and checked.
+void run_trace_decode(benchmark::State& state) {
+  const std::string file = find_data_file(kTraceFile);
+  u64 records = 0;
+  for (auto _ : state) {
+    TraceReader reader(file);
+    TraceBlock block;
+    while (reader.next(block)) benchmark::DoNotOptimize(block.records.data());
+    records += reader.totals().all();
+  }
+  state.SetItemsProcessed(static_cast<int64_t>(records));
+}
+
+/// The same number of decoded records copied in memory, from one array to another.
+void run_trace_copy(benchmark::State& state) {
+  TraceReader reader(find_data_file(kTraceFile));
+  std::vector<Record> from;
+  TraceBlock block;
+  while (reader.next(block)) from.insert(from.end(), block.records.begin(), block.records.end());
+  std::vector<Record> to(from.size());
+  for (auto _ : state) {
+    std::memcpy(static_cast<void*>(to.data()), from.data(), from.size() * sizeof(Record));
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(from.size()));
+}
+
+/// The same records encoded and written.
+void run_trace_write(benchmark::State& state) {
+  TraceReader reader(find_data_file(kTraceFile));
+  std::vector<Record> records;
+  TraceBlock block;
+  while (reader.next(block)) {
+    for (const Record& r : block.records) {
+      if (r.kind < RecordKind::Call) records.push_back(r);
+    }
+  }
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("mmuscope-bench-" + std::to_string(getpid()));
+  for (auto _ : state) {
+    TraceWriter writer(path, {}, 1);
+    for (const Record& r : records) writer.access(r.kind, r.address, r.size);
+    (void)writer.finish();
+  }
+  std::filesystem::remove(path);
+  state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(records.size()));
+}
+
 template <class... Args>
 void add(const std::string& name, Args&&... args) {
   benchmark::RegisterBenchmark(name.c_str(), std::forward<Args>(args)...)
@@ -261,6 +318,9 @@ void add(const std::string& name, Args&&... args) {
 }
 
 void register_all() {
+  add("TraceDecode", run_trace_decode);
+  add("TraceWrite", run_trace_write);
+  add("Limit/TraceCopy", run_trace_copy);
   for (const auto make : kPatterns) {
     const std::string name = make().name;
     if (name != "WalkCached") add("Limit/" + name, run_limit, make);

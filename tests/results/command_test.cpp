@@ -94,7 +94,12 @@ TEST_CASE("command: bad input is one line, exit 2, and nothing written") {
       {"trace info " + junk, "junk"},
       {"trace dump /nonexistent", "/nonexistent"},
       {"trace import lackey", "no LOG"},
-      {"trace import perf " + junk, "valid: lackey"},
+      {"trace import pref " + junk, "did you mean 'perf'?"},
+      {"trace import perf " + junk + " -o " + out, "line 1"},
+      {"trace import strace " + junk + " -o " + out, "line 1"},
+      {"trace import text " + junk + " -o " + out, "line 1"},
+      {"trace import qemu " + junk + " -o " + out, "no logs"},
+      {"trace merge " + junk, "two or more"},
       {"trace import lackey " + junk, "--output is missing"},
       {"trace import lackey " + junk + " -o " + out, "junk"},
   };

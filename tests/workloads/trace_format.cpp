@@ -6,6 +6,7 @@
 #include "tests/workloads/trace_blocks.h"
 #include "tests/workloads/trace_files.h"
 #include "workloads/trace/reader.h"
+#include "workloads/trace/text.h"
 #include "workloads/trace/tools.h"
 #include "workloads/trace/writer.h"
 
@@ -163,7 +164,7 @@ TEST_CASE("trace: control characters do not reach the reader") {
   TraceInfo info = kInfo;
   info.program = "a\nrecorder: forged\x1b[2J";
   TraceWriter(folder / "t", info).finish();
-  CHECK(TraceReader(folder / "t").info().program == "a recorder: forged [2J");
+  CHECK(TraceReader(folder / "t").info().program == "a?recorder: forged?[2J");
   CHECK(TraceReader(folder / "t").info().recorder == "by hand");
 }
 
@@ -312,16 +313,17 @@ TEST_CASE("trace: info adds up what a trace holds, dump prints each record") {
   std::FILE* const out = std::fopen((folder / "dump").c_str(), "wb");
   trace_dump(folder / "t", out);
   std::fclose(out);
-  CHECK(file_bytes(folder / "dump") ==
-        "0 - spawn process 0 = 0xa prog\n"
-        "1 0 switch\n"
+  const std::string text = file_bytes(folder / "dump");
+  CHECK(text.substr(text.find("0 - ")) ==
+        "0 - spawn task 0 = 0xa prog\n"
+        "1 - switch 0\n"
         "2 0 instruction 0x1000 4\n"
         "3 0 load 0x2000 8\n"
-        "4 0 fork process 1 0x11 = 0xb\n"
-        "5 1 switch\n"
+        "4 0 fork task 1 0x11 = 0xb\n"
+        "5 0 switch 1\n"
         "6 1 store 0x2ffc 8\n"
-        "7 1 exit 0x3 = 0x0 (synthesized)\n"
-        "8 0 switch\n"
+        "7 1 synthesized exit 0x3 = 0x0\n"
+        "8 - switch 0\n"
         "9 0 modify 0x2008 16\n");
 }
 

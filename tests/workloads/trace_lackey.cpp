@@ -7,6 +7,7 @@
 #include "workloads/trace/lackey.h"
 #include "workloads/trace/lackey_image.h"
 #include "workloads/trace/lackey_log.h"
+#include "workloads/trace/text.h"
 #include "workloads/trace/tools.h"
 
 namespace mmuscope {
@@ -51,7 +52,8 @@ std::string dump(const TestFolder& folder, const Paths& logs,
   std::FILE* const out = std::fopen((folder / "dump").c_str(), "wb");
   trace_dump(folder / "t", out);
   std::fclose(out);
-  return file_bytes(folder / "dump");
+  const std::string text = file_bytes(folder / "dump");
+  return text.substr(text.find("0 - "));
 }
 
 /// A log with one access and one call, as a starting point for what is wrong.
@@ -101,18 +103,15 @@ TEST_CASE("lackey: every style of line") {
           syscall(7, "(231) exit_group( 5 ) --> [pre-success] Success(0x0) ") +
           "==7== \n==7== Counted 0 calls to main()\n")};
   CHECK(dump(folder, logs) ==
-        "0 - spawn process 0 = 0x7 prog arg (synthesized)\n"
-        "1 0 switch\n"
-        "2 0 exec = 0x0 prog arg (synthesized)\n"
-        "3 0 mmap 0x401a000 0x1000 0x5 0x12 0x0 0x401a000 = 0x401a000 dynamic linker "
-        "(synthesized)\n"
-        "4 0 mmap 0x4032000 0x1000 0x1 0x12 0x0 0x4032000 = 0x4032000 dynamic linker "
-        "(synthesized)\n"
-        "5 0 mmap 0x4033000 0x1000 0x3 0x32 0xffffffffffffffff 0x0 = 0x4033000 (synthesized)\n"
-        "6 0 mmap 0x494f000 0x1000 0x5 0x12 0x0 0x494f000 = 0x494f000 prog (synthesized)\n"
-        "7 0 mmap 0x522d000 0x1000 0x1 0x12 0x0 0x522d000 = 0x522d000 prog (synthesized)\n"
-        "8 0 mmap 0x1fff000000 0x1000 0x3 0x32 0xffffffffffffffff 0x0 = 0x1fff000000 "
-        "(synthesized)\n"
+        "0 - synthesized spawn task 0 = 0x7 prog arg\n"
+        "1 - switch 0\n"
+        "2 0 synthesized exec = 0x0 prog arg\n"
+        "3 0 synthesized mmap 0x401a000 0x1000 0x5 0x12 0x0 0x401a000 = 0x401a000 dynamic linker\n"
+        "4 0 synthesized mmap 0x4032000 0x1000 0x1 0x12 0x0 0x4032000 = 0x4032000 dynamic linker\n"
+        "5 0 synthesized mmap 0x4033000 0x1000 0x3 0x32 0xffffffffffffffff 0x0 = 0x4033000\n"
+        "6 0 synthesized mmap 0x494f000 0x1000 0x5 0x12 0x0 0x494f000 = 0x494f000 prog\n"
+        "7 0 synthesized mmap 0x522d000 0x1000 0x1 0x12 0x0 0x522d000 = 0x522d000 prog\n"
+        "8 0 synthesized mmap 0x1fff000000 0x1000 0x3 0x32 0xffffffffffffffff 0x0 = 0x1fff000000\n"
         "9 0 instruction 0x401ab70 3\n"
         "10 0 store 0x1fff000608 8\n"
         "11 0 modify 0x4033e06 1\n"
@@ -166,45 +165,45 @@ TEST_CASE("lackey: processes are linked, ordered, and made to exec by the docume
   const std::string file = " 0x12 0x0 ";
   const std::string text = dump(folder, logs);
   CHECK(text ==
-        "0 - spawn process 0 = 0xa shell (synthesized)\n"
-        "1 0 switch\n"
-        "2 0 exec = 0x0 shell (synthesized)\n"
-        "3 0 mmap 0x400000 0x1000 0x5" +
-            file + "0x400000 = 0x400000 shell (synthesized)\n" + "4 0 mmap 0x402000 0x1000 0x1" +
-            file + "0x402000 = 0x402000 shell (synthesized)\n" +
+        "0 - synthesized spawn task 0 = 0xa shell\n"
+        "1 - switch 0\n"
+        "2 0 synthesized exec = 0x0 shell\n"
+        "3 0 synthesized mmap 0x400000 0x1000 0x5" +
+            file + "0x400000 = 0x400000 shell\n" + "4 0 synthesized mmap 0x402000 0x1000 0x1" +
+            file + "0x402000 = 0x402000 shell\n" +
             // What only the child that goes on uses belongs to the program that both run.
-            "5 0 mmap 0x403000 0x1000 0x3" + zeros + "0x403000 (synthesized)\n" +
-            "6 0 mmap 0x1fff000000 0x1000 0x3" + zeros + "0x1fff000000 (synthesized)\n" +
+            "5 0 synthesized mmap 0x403000 0x1000 0x3" + zeros + "0x403000\n" +
+            "6 0 synthesized mmap 0x1fff000000 0x1000 0x3" + zeros + "0x1fff000000\n" +
             "7 0 instruction 0x400ff0 4\n"
             "8 0 store 0x1fff000600 8\n"
-            "9 0 fork process 1 0x1200011 = 0x9\n"
+            "9 0 fork task 1 0x1200011 = 0x9\n"
             "10 0 store 0x1fff000610 8\n"
-            "11 0 fork process 2 0x0 = 0x14\n"
-            "12 0 spawn process 3 = 0x1e vforked\n"
-            "13 0 fork process 4 0x0 = 0x4d\n"  // its log is missing: it ends at once
-            "14 4 switch\n"
-            "15 4 exit 0x0 = 0x0 (synthesized)\n"
-            "16 0 switch\n"
+            "11 0 fork task 2 0x0 = 0x14\n"
+            "12 0 spawn task 3 = 0x1e vforked\n"
+            "13 0 fork task 4 0x0 = 0x4d\n"  // its log is missing: it ends at once
+            "14 0 switch 4\n"
+            "15 4 synthesized exit 0x0 = 0x0\n"
+            "16 - switch 0\n"
             "17 0 load 0x402000 8\n"  // the first wait found the ended child, the second one rests
-            "18 1 switch\n"
+            "18 0 switch 1\n"
             "19 1 store 0x1fff000600 8\n"
-            "20 1 exec = 0x0 execed (synthesized)\n"
-            "21 1 mmap 0x401000 0x1000 0x5" +
-            file + "0x401000 = 0x401000 execed (synthesized)\n" +
+            "20 1 synthesized exec = 0x0 execed\n"
+            "21 1 synthesized mmap 0x401000 0x1000 0x5" +
+            file + "0x401000 = 0x401000 execed\n" +
             "22 1 instruction 0x401000 4\n"
             "23 1 instruction 0x401004 4\n"
             "24 1 exit 0x1 = 0x0\n"
-            "25 2 switch\n"
+            "25 - switch 2\n"
             "26 2 instruction 0x400ff4 4\n"
             "27 2 store 0x403000 8\n"
-            "28 2 exit 0x0 = 0x0 (synthesized)\n"
-            "29 3 switch\n"
-            "30 3 exec = 0x0 vforked (synthesized)\n"
-            "31 3 mmap 0x401000 0x1000 0x5" +
-            file + "0x401000 = 0x401000 vforked (synthesized)\n" +
+            "28 2 synthesized exit 0x0 = 0x0\n"
+            "29 - switch 3\n"
+            "30 3 synthesized exec = 0x0 vforked\n"
+            "31 3 synthesized mmap 0x401000 0x1000 0x5" +
+            file + "0x401000 = 0x401000 vforked\n" +
             "32 3 instruction 0x401000 4\n"
             "33 3 exit 0x0 = 0x0\n"
-            "34 0 switch\n"
+            "34 - switch 0\n"
             "35 0 load 0x402008 8\n"
             "36 0 load 0x402010 8\n"
             "37 0 exit 0x0 = 0x0\n");
@@ -237,7 +236,7 @@ TEST_CASE("lackey: turns end after the quantum, and a limit keeps the calls") {
   options.quantum = 4;
   const std::string text = dump(folder, logs, options);
   CHECK(trace_info(folder / "t").totals.of(RecordKind::Switch) == 6);
-  CHECK(contains(text, "switch\n"));
+  CHECK(contains(text, " switch 1\n"));
   CHECK(contains(describe(trace_info(folder / "t")), "start: 2 processes"));
   options.limit = 3;
   dump(folder, logs, options);

@@ -8,6 +8,7 @@
 #include "tests/workloads/trace_files.h"
 #include "workloads/trace/qemu.h"
 #include "workloads/trace/qemu_log.h"
+#include "workloads/trace/text.h"
 #include "workloads/trace/tools.h"
 
 namespace mmuscope {
@@ -83,7 +84,8 @@ std::string dump(const TestFolder& folder) {
   std::FILE* out = std::fopen((folder / "dump").c_str(), "w");
   trace_dump(folder / "t", out);
   std::fclose(out);
-  return file_bytes(folder / "dump");
+  const std::string text = file_bytes(folder / "dump");
+  return text.substr(text.find("0 - "));
 }
 
 TEST_CASE("qemu: instructions, accesses and calls stand in the order in which they were done") {
@@ -95,10 +97,10 @@ TEST_CASE("qemu: instructions, accesses and calls stand in the order in which th
   log.call(11, 310, 0, {0x9000, 0x1000}).call(12, 320, 0x8000, {0}).call(231, 330, 0, {3});
   folder.write("7.7.200.log", log.bytes());
   CHECK(dump(folder) ==
-        "0 - spawn process 0 = 0x7 prog -x\n"
-        "1 0 switch\n"
+        "0 - spawn task 0 = 0x7 prog -x\n"
+        "1 - switch 0\n"
         "2 0 cpu 0x0 = 0x0\n"
-        "3 0 mmap 0x1000 0x2000 0x5 0x32 0x0 0x0 = 0x1000 (synthesized)\n"
+        "3 0 synthesized mmap 0x1000 0x2000 0x5 0x32 0x0 0x0 = 0x1000\n"
         "4 0 instruction 0x1000 2\n"
         "5 0 modify 0x9000 8\n"
         "6 0 instruction 0x1002 3\n"
@@ -145,13 +147,13 @@ TEST_CASE("qemu: logs of several tasks are put in the order of their times") {
   const TestFolder folder("qemu-family");
   write_family(folder);
   CHECK(dump(folder) ==
-        "0 - spawn process 0 = 0x7 prog -x\n"
-        "1 0 switch\n"
+        "0 - spawn task 0 = 0x7 prog -x\n"
+        "1 - switch 0\n"
         "2 0 cpu 0x0 = 0x0\n"
-        "3 0 mmap 0x1000 0x2000 0x5 0x32 0x0 0x0 = 0x1000 (synthesized)\n"
-        "4 0 fork process 1 0x1200011 = 0x8\n"
+        "3 0 synthesized mmap 0x1000 0x2000 0x5 0x32 0x0 0x0 = 0x1000\n"
+        "4 0 fork task 1 0x1200011 = 0x8\n"
         "5 0 instruction 0x2000 1\n"
-        "6 1 switch\n"
+        "6 0 switch 1\n"
         "7 1 cpu 0x0 = 0x0\n"
         "8 1 instruction 0x1000 2\n"
         "9 1 instruction 0x1002 3\n"
@@ -159,17 +161,17 @@ TEST_CASE("qemu: logs of several tasks are put in the order of their times") {
         "11 1 instruction 0x1100 2\n"
         "12 1 exec = 0x0 prog -x\n"
         "13 1 cpu 0x0 = 0x0\n"
-        "14 1 mmap 0x1000 0x2000 0x5 0x32 0x0 0x0 = 0x1000 (synthesized)\n"
+        "14 1 synthesized mmap 0x1000 0x2000 0x5 0x32 0x0 0x0 = 0x1000\n"
         "15 1 instruction 0x2000 1\n"
         "16 1 instruction 0x2000 1\n"
-        "17 1 exit 0x0 = 0x0 (synthesized)\n"
-        "18 0 switch\n"
-        "19 0 thread process 2 0x10f00 = 0x9\n"
-        "20 2 switch\n"
+        "17 1 synthesized exit 0x0 = 0x0\n"
+        "18 - switch 0\n"
+        "19 0 thread task 2 0x10f00 = 0x9\n"
+        "20 0 switch 2\n"
         "21 2 cpu 0x0 = 0x0\n"
         "22 2 instruction 0x2000 1\n"
         "23 2 exit 0x0 = 0x0\n"
-        "24 0 switch\n"
+        "24 - switch 0\n"
         "25 0 exit 0x0 = 0x0\n");
 }
 

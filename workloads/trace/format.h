@@ -14,7 +14,7 @@ namespace mmuscope {
 // is read as well.
 //
 //   "mmutrace"  u32 version  u32 zero
-//   block*      first Info, then Records, last End; nothing follows End
+//   block*      first Info, then Records (of a machine: Machine), last End; nothing follows End
 //   block:      BlockHeader (32 bytes), then stored_bytes of one zstd frame that runs through all
 //               blocks and is flushed at the end of each, so that a block repeats what any earlier
 //               one holds within the window and can still be read as soon as it is there.
@@ -101,6 +101,10 @@ struct TraceInfo {
   std::string recorder;                  ///< the tool that recorded it, with its version
   std::string cut;                       ///< what was left out, and by which rule; "nothing"
   std::vector<std::string> synthesized;  ///< rules by which records were made up, with their counts
+  /// What a machine did (machine_trace.h), not a program; the next two then say which machine.
+  bool machine = false;
+  u32 vcpus = 0;
+  u64 memory_bytes = 0;
 
   friend bool operator==(const TraceInfo&, const TraceInfo&) = default;
 };
@@ -132,6 +136,8 @@ inline constexpr u32 kMaxInfoBytes = 1u << 16;
 inline constexpr u32 kMaxNameBytes = 255;
 inline constexpr u32 kMaxAccessBytes = 4096;
 inline constexpr u32 kMaxProcesses = 1u << 20;
+inline constexpr u32 kMaxTraceVcpus = 64;
+inline constexpr u64 kMaxTraceMemory = u64{1} << 46;
 inline constexpr int kTraceWindowLog = 24;
 /// Accesses and mappings end at or below this: the user half of 48-bit addresses without its last
 /// page, which Linux does not give out.
@@ -141,7 +147,7 @@ inline constexpr u64 kTraceEnd = (u64{1} << 47) - kPageBytes;
 inline constexpr std::array<char, 8> kTraceMagic = {'m', 'm', 'u', 't', 'r', 'a', 'c', 'e'};
 inline constexpr u32 kTraceVersion = 2;
 inline constexpr u32 kOldestTraceVersion = 1;
-enum class BlockKind : u32 { Info = 1, Records = 2, End = 3 };
+enum class BlockKind : u32 { Info = 1, Records = 2, End = 3, Machine = 4 };
 enum class Escape : u8 { Access, Call, Switch };
 
 struct BlockHeader {

@@ -1,9 +1,6 @@
 #pragma once
 
-#include <filesystem>
-#include <memory>
-
-#include "workloads/trace/format.h"
+#include "workloads/trace/block_file.h"
 
 namespace mmuscope {
 
@@ -17,11 +14,8 @@ namespace mmuscope {
 class TraceReader {
  public:
   explicit TraceReader(const std::filesystem::path& path);
-  ~TraceReader();
-  TraceReader(TraceReader&&) noexcept;
-  TraceReader& operator=(TraceReader&&) noexcept;
 
-  const TraceInfo& info() const { return info_; }
+  const TraceInfo& info() const { return file_.info(); }
 
   /// Replaces the contents of block by the next records, at most kMaxBlockRecords; false at the
   /// end of the trace, which is known to be whole then.
@@ -31,9 +25,6 @@ class TraceReader {
   const TraceTotals& totals() const { return totals_; }
 
  private:
-  struct Source;
-  BlockHeader read_block();
-  void read_info();
   void read_end();
   void decode(const BlockHeader& header, TraceBlock& block);
   const u8* decode_accesses(const u8* tags, const u8* at, Record*& out, Record* out_end);
@@ -43,10 +34,9 @@ class TraceReader {
   void check_ranges(const TraceBlock& block);
   void check_idle() const;
   u64 varint(const u8*& at);
-  [[noreturn]] void fail(const std::string& what) const;
+  [[noreturn]] void fail(const std::string& what) const { file_.fail(record_, what); }
 
-  std::unique_ptr<Source> source_;
-  TraceInfo info_;
+  BlockReader file_;
   std::array<u64, 4> last_end_{};
   u64 all_ends_ = 0;  ///< of the accesses of the block that is being decoded
   TraceTotals totals_;

@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "workloads/guest/kernel.h"
 #include "workloads/trace/feed.h"
+#include "workloads/trace/machine_replay.h"
 
 namespace mmuscope {
 
@@ -275,6 +276,7 @@ std::unique_ptr<Workload> make_trace_workload(const Params& params, u64 /*seed*/
   if (file.empty()) {
     throw InputError("workload trace: which? valid: trace:file=FILE, a file of `trace import`");
   }
+  if (BlockReader(file).info().machine) return std::make_unique<MachineReplay>(file);
   TraceReplay::Options options;
   options.memory_bytes = params.count("memory");
   options.cpus = static_cast<unsigned>(params.count("cpus"));

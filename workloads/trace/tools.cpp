@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "workloads/trace/machine_trace.h"
 #include "workloads/trace/reader.h"
 
 namespace mmuscope {
@@ -24,19 +25,36 @@ void note_call(TraceSummary& summary, const Call& call, u32 running) {
   if (call.kind == CallKind::Exec) summary.processes[running].name = call.name;
 }
 
-void print_call(std::FILE* out, const Call& call) {
-  fmt::print(out, "{}", kCallKindNames[static_cast<unsigned>(call.kind)]);
-  if (makes_task(call.kind)) {
-    fmt::print(out, " process {}", call.process);
+}  // namespace
+
+namespace {
+
+/// What there is to tell of a machine's trace.
+std::string describe_machine(const std::filesystem::path& path) {
+  MachineTraceReader reader(path);
+  MachineOp op;
+  while (reader.next(op)) {
   }
-  for (unsigned i = 0; i < kCallArgs[static_cast<unsigned>(call.kind)]; ++i) {
-    fmt::print(out, " {:#x}", call.args[i]);
+  const TraceInfo& info = reader.info();
+  const u64 bytes = std::filesystem::file_size(path);
+  std::string text = fmt::format(
+      "program      {}\nrecorder     {}\ncut          {}\nmachine      {} vCPUs, {} bytes of "
+      "memory\n"
+      "file         {} bytes, {:.3g} bits a record\nrecords      {}\n",
+      info.program, info.recorder, info.cut, info.vcpus, info.memory_bytes, bytes,
+      8.0 * static_cast<double>(bytes) / static_cast<double>(std::max<u64>(reader.record(), 1)),
+      reader.record());
+  for (unsigned i = 0; i < kMachineOps; ++i) {
+    text += fmt::format("  {:<11}{:>12}\n", kMachineOpNames[i], reader.counts()[i]);
   }
-  fmt::print(out, " = {:#x}{}{}{}\n", call.result, call.name.empty() ? "" : " ", call.name,
-             call.synthesized ? " (synthesized)" : "");
+  return text;
 }
 
 }  // namespace
+
+std::string trace_description(const std::filesystem::path& path) {
+  return BlockReader(path).info().machine ? describe_machine(path) : describe(trace_info(path));
+}
 
 TraceSummary trace_info(const std::filesystem::path& path) {
   TraceReader reader(path);
@@ -97,29 +115,6 @@ std::string describe(const TraceSummary& s) {
     text += fmt::format("  and {} more\n", s.processes.size() - kShown);
   }
   return text;
-}
-
-void trace_dump(const std::filesystem::path& path, std::FILE* out) {
-  TraceReader reader(path);
-  u32 running = kMaxProcesses;
-  TraceBlock block;
-  while (reader.next(block)) {
-    u64 number = block.first_record;
-    for (const Record& record : block.records) {
-      if (record.kind == RecordKind::Switch) running = static_cast<u32>(record.address);
-      fmt::print(out, "{} {} ", number++, running == kMaxProcesses ? "-" : std::to_string(running));
-      if (record.kind == RecordKind::Call) {
-        const Call& call = block.calls[record.address];
-        print_call(out, call);
-        if (call.kind == CallKind::Exit) running = kMaxProcesses;
-      } else if (record.kind == RecordKind::Switch) {
-        fmt::print(out, "switch\n");
-      } else {
-        fmt::print(out, "{} {:#x} {}\n", kRecordKindNames[static_cast<unsigned>(record.kind)],
-                   record.address, record.size);
-      }
-    }
-  }
 }
 
 }  // namespace mmuscope

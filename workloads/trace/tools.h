@@ -1,7 +1,7 @@
 #pragma once
 
-#include <cstdio>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,8 +33,18 @@ TraceSummary trace_info(const std::filesystem::path& path);
 /// The summary as lines of text, for `trace info`.
 std::string describe(const TraceSummary& summary);
 
-/// Writes every record as a line: number, process, kind, address in hexadecimal, bytes; calls with
-/// their arguments. Throws InputError as TraceReader does, after the records before the damage.
-void trace_dump(const std::filesystem::path& path, std::FILE* out);
+/// The same of any trace, a program's or a machine's.
+std::string trace_description(const std::filesystem::path& path);
+
+/// Writes the first `count` records from record `first` on as a trace of its own. Of a program's
+/// trace what its processes asked of the kernel before is kept, so that the rest fits; of a
+/// machine's only a beginning can be cut out (first = 0). Throws InputError.
+void trace_cut(const std::filesystem::path& path, const std::filesystem::path& out, u64 first,
+               u64 count, int compression = 3);
+
+/// Makes one trace of several programs', as if they had been started together: each in turn makes
+/// `quantum` accesses. Throws InputError.
+void trace_merge(std::span<const std::filesystem::path> paths, const std::filesystem::path& out,
+                 u64 quantum, int compression = 3);
 
 }  // namespace mmuscope

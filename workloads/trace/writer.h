@@ -1,9 +1,6 @@
 #pragma once
 
-#include <filesystem>
-#include <memory>
-
-#include "workloads/trace/format.h"
+#include "workloads/trace/block_file.h"
 
 namespace mmuscope {
 
@@ -15,9 +12,6 @@ class TraceWriter {
  public:
   /// compression: zstd's level, 1..19. Throws InputError if the file cannot be made.
   TraceWriter(const std::filesystem::path& path, const TraceInfo& info, int compression = 17);
-  ~TraceWriter();
-  TraceWriter(const TraceWriter&) = delete;
-  TraceWriter& operator=(const TraceWriter&) = delete;
 
   /// kind: Instruction, Load, Store or Modify.
   void access(RecordKind kind, u64 address, u32 size);
@@ -28,20 +22,18 @@ class TraceWriter {
   TraceTotals finish();
 
  private:
-  struct Sink;
   u8* record(RecordKind kind);
-  void flush(BlockKind kind);
+  void flush();
   void put_varint(u64 value);
   void put(const void* bytes, std::size_t count);
 
-  std::unique_ptr<Sink> sink_;
+  BlockWriter file_;
   std::vector<u8> tags_;  ///< kMaxBlockRecords of them
   std::vector<u8> raw_;   ///< what follows the tags: kMaxBlockBytes
   u32 records_ = 0;       ///< in the block
   u8* raw_at_ = nullptr;  ///< where raw_ ends
   std::array<u64, 4> last_end_{};
   TraceTotals totals_;
-  u64 first_record_ = 0;
 };
 
 }  // namespace mmuscope
