@@ -209,7 +209,7 @@ TEST_CASE("trace import strace: calls in order, images and touches made up") {
             "32 1 munmap 0x7f0000000000 0x1000 = 0x0\n"
             "33 1 exit 0x0 = 0x0\n"
             "34 - switch 0\n"
-            "35 0 madvise 0x7f0000000000 0x1000 0x0 = 0x0\n"
+            "35 0 madvise 0x7f0000000000 0x1000 0x4 = 0x0\n"
             "36 0 mremap 0x7f0000000000 0x2000 0x4000 0x1 0x0 = 0x7f0000400000\n"
             "37 0 exit 0x0 = 0x0\n");
   ExperimentText run;

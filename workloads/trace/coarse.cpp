@@ -153,11 +153,17 @@ struct NamedFlag {
   u64 bit;
 };
 /// Flags of mmap, mprotect and clone that matter here; Linux, x86-64.
-constexpr NamedFlag kFlags[] = {{"PROT_READ", 1},        {"PROT_WRITE", 2},
-                                {"PROT_EXEC", 4},        {"MAP_SHARED", 1},
-                                {"MAP_PRIVATE", 2},      {"MAP_FIXED", 0x10},
-                                {"MAP_ANONYMOUS", 0x20}, {"CLONE_VM", 0x100},
-                                {"CLONE_VFORK", 0x4000}, {"CLONE_THREAD", kCloneThread}};
+constexpr NamedFlag kFlags[] = {{"PROT_READ", 1},
+                                {"PROT_WRITE", 2},
+                                {"PROT_EXEC", 4},
+                                {"MAP_SHARED", 1},
+                                {"MAP_PRIVATE", 2},
+                                {"MAP_FIXED", 0x10},
+                                {"MAP_ANONYMOUS", 0x20},
+                                {"MADV_DONTNEED", 4},
+                                {"CLONE_VM", 0x100},
+                                {"CLONE_VFORK", 0x4000},
+                                {"CLONE_THREAD", kCloneThread}};
 
 u64 flags_of(std::string_view text) {
   u64 bits = 0;

@@ -9,7 +9,10 @@ namespace mmuscope {
 
 namespace {
 
-constexpr u64 kMapAnonymous = 0x20;  // Linux, MAP_ANONYMOUS
+// Linux: MAP_PRIVATE, MAP_ANONYMOUS, MADV_DONTNEED.
+constexpr u64 kMapPrivate = 0x02;
+constexpr u64 kMapAnonymous = 0x20;
+constexpr u64 kDontNeed = 4;
 constexpr u8 kAllRights = prot::kRead | prot::kWrite | prot::kExec;
 
 /// A number for a file, from its name: FNV-1a.
@@ -22,7 +25,11 @@ u32 file_number(std::string_view name) {
 Source source_of(const Call& map) {
   const bool file = (map.args[3] & kMapAnonymous) == 0 && !map.name.empty();
   if (!file) return Source::anonymous();
-  return Source::of_file(file_number(map.name), map.args[5] & ~(kPageBytes - 1));
+  const u64 offset = map.args[5] & ~(kPageBytes - 1);
+  if ((map.args[3] & kMapPrivate) == 0) {
+    return Source::of_shared_file(file_number(map.name), offset);
+  }
+  return Source::of_file(file_number(map.name), offset);
 }
 
 /// The program's file name, of its command line.
@@ -175,7 +182,6 @@ void Player::call(const Call& call) {
       shared_.tasks[running_] = nullptr;
       running_ = kMaxProcesses;
       return kernel_.exit(vcpu_);
-    case CallKind::Advise:
     case CallKind::Cpu:
       return;
     default:
@@ -199,6 +205,9 @@ void Player::memory_call(const Call& call) {
       break;
     case CallKind::Protect:
       done = kernel_.mprotect(vcpu_, start, bytes, static_cast<u8>(call.args[2]) & kAllRights);
+      break;
+    case CallKind::Advise:
+      done = call.args[2] != kDontNeed || kernel_.discard(vcpu_, start, bytes);
       break;
     case CallKind::Break:
       done = kernel_.brk(vcpu_, Gva(call.result));

@@ -16,11 +16,12 @@ namespace mmuscope {
 /// - A call that the guest kernel refuses, and an access that no mapping permits, end the run: the
 ///   trace does not fit together (RunError names the record).
 /// - Private mappings of files share the file's pages until they write, as do all that name the
-///   same file. Shared mappings are treated as private ones.
+///   same file. Shared mappings of files share what is written, too;
+///   shared anonymous ones are treated as private ones.
 /// - On one vCPU tasks run as the trace says. On several, each vCPU runs its tasks in their own
 ///   order, at most a window of TraceFeed ahead of the others; a task waits for its making, for
 ///   what its process asked of the kernel before, and its process's calls for what it did before.
-/// - madvise is left out.
+/// - Of madvise only MADV_DONTNEED does anything. A vfork is a fork where it was recorded as one.
 class TraceReplay final : public Workload {
  public:
   struct Options {
