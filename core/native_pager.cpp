@@ -16,7 +16,9 @@ class NativePager final : public Pager {
     assert(machine.map().is_identity());
   }
 
-  Outcome walk(Vcpu& vcpu, Gva va, Access access) override;
+  Outcome walk(Vcpu& vcpu, Gva va, Access access) override {
+    return tell_listener(vcpu, [&](auto& told) { return walk_told(vcpu, va, access, told); });
+  }
   bool intercepts(ExitReason) const override { return false; }
   Resume handle(Vcpu&, const VmExit&) override {
     assert(false && "nothing exits natively");
@@ -28,23 +30,29 @@ class NativePager final : public Pager {
   }
 
  private:
+  template <class Listener>
+  Outcome walk_told(Vcpu& vcpu, Gva va, Access access, Listener& listener);
+
   Machine& machine_;
 };
 
-Outcome NativePager::walk(Vcpu& vcpu, Gva va, Access access) {
+template <class Listener>
+Outcome NativePager::walk_told(Vcpu& vcpu, Gva va, Access access, Listener& listener) {
   PhysicalMemory& memory = machine_.memory();
   const Controls& controls = vcpu.controls();
   WalkStart<GuestFormat> start{vcpu.root(), controls.levels};
-  start_from_cache(vcpu, va, start);
+  start_from_cache(vcpu, va, start, listener);
   WalkPath<GuestFormat> path;
   u64 refs = 0;
-  const auto read = [&](Gpa where, unsigned, u64& entry) {
+  const auto read = [&](Gpa where, unsigned level, u64& entry) {
     ++refs;
     // Beyond memory nobody answers: all ones.
     entry = where.raw() + 8 <= machine_.map().bytes() ? memory.read(Hpa(where.raw())) : ~u64{0};
+    listener.on_entry({TableKind::Guest, level, Hpa(where.raw()), true, where, entry, false});
     return true;
   };
-  const auto update = [&](Gpa where, unsigned, u64 seen, u64 bits) {
+  const auto update = [&](Gpa where, unsigned level, u64 seen, u64 bits) {
+    listener.on_flags({TableKind::Guest, level, Hpa(where.raw()), bits & ~seen});
     memory.write(Hpa(where.raw()), seen | bits);
     return true;
   };

@@ -126,15 +126,18 @@ void Vcpu::resolve_miss(Gva va, Access access, const StoreOp* op, Slow& out) {
   };
   for (int attempt = 0; attempt < kMaxTries; ++attempt) {
     ++counters[Event::Walk];
+    if (listener_ != nullptr) listener_->on_walk(*this, va, access);
     Outcome o = machine_.pager().walk(*this, va, access);
     switch (o.kind) {
       case Outcome::Kind::Translated:
         out.data = cache(va, access.kind, o.translation);
+        if (listener_ != nullptr) listener_->on_translated(*this, o.translation);
         return;
       case Outcome::Kind::Fault:
         page_fault();
         out.failed = true;
         out.fault = o.fault;
+        if (listener_ != nullptr) listener_->on_fault(*this, o.fault);
         return;
       case Outcome::Kind::Exit:
         if (o.exit.reason == ExitReason::PageFault) page_fault();
@@ -179,8 +182,9 @@ bool Vcpu::serve_exit(const VmExit& exit, Slow& out) {
   return true;
 }
 
-void Vcpu::count_exit(ExitReason reason) {
+void Vcpu::count_exit(ExitReason reason, const VmExit* exit) {
   ++counters[exit_event(reason)];
+  if (listener_ != nullptr) listener_->on_exit(*this, reason, exit);
   // Without a tag the TLB cannot tell guest from host: the exit and the entry after it flush. SDM
   // vol. 3, *VMX Support for Address Translation*. On AMD, what is not told apart by an ASID is not
   // by its kind either.
@@ -192,10 +196,11 @@ void Vcpu::count_exit(ExitReason reason) {
 }
 
 Resume Vcpu::leave_guest(const VmExit& exit) {
-  count_exit(exit.reason);
+  count_exit(exit.reason, &exit);
   in_guest_ = false;
   Resume r = machine_.pager().handle(*this, exit);
   machine_.apply(std::move(r.shootdown), this);
+  if (listener_ != nullptr) listener_->on_served(*this, exit, r);
   in_guest_ = true;
   return r;
 }

@@ -7,6 +7,7 @@
 #include "core/pager.h"
 #include "core/tlb.h"
 #include "core/walk_cache.h"
+#include "core/walk_listener.h"
 
 namespace mmuscope {
 
@@ -126,6 +127,9 @@ class Vcpu {
   Counters counters;
   void set_handler(GuestHandler* handler) { handler_ = handler; }
   void set_observer(AccessObserver* observer);
+  /// Tells `listener` of every walk from now on; null: nobody.
+  void set_listener(WalkListener* listener) { listener_ = listener; }
+  WalkListener* listener() const { return listener_; }
   /// Free for the guest kernel: its per-CPU data.
   void* guest_data = nullptr;
   bool in_guest() const { return in_guest_; }  ///< started and not halted: a kick needs an IPI
@@ -200,7 +204,7 @@ class Vcpu {
   /// True when nothing is left to try.
   bool serve_exit(const VmExit& exit, Slow& out);
   Resume leave_guest(const VmExit& exit);
-  void count_exit(ExitReason reason);
+  void count_exit(ExitReason reason, const VmExit* exit = nullptr);
   void begin_access(AccessKind kind);
   void begin_instruction();
   void enter_guest_first();
@@ -234,6 +238,7 @@ class Vcpu {
   unsigned index_;
   GuestHandler* handler_ = nullptr;
   AccessObserver* observer_ = nullptr;
+  WalkListener* listener_ = nullptr;
   Tlb tlb_;
   WalkCache walk_cache_;
   GuestPhysicalCache guest_physical_;

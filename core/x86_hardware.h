@@ -4,15 +4,24 @@
 
 namespace mmuscope {
 
+/// Calls run(listener) with the vCPU's listener, or with nobody's, which costs nothing.
+template <class Run>
+inline Outcome tell_listener(Vcpu& vcpu, Run&& run) {
+  if (vcpu.listener() != nullptr) [[unlikely]]
+    return run(*vcpu.listener());
+  return run(kNobodyListens);
+}
+
 // What hardware walkers of every kind do with the paging-structure caches and with the result of
 // a walk through x86 tables.
 
 /// Moves the start of a walk below the root where the vCPU's paging-structure cache knows the way.
-template <class Format>
-inline void start_from_cache(Vcpu& vcpu, Gva va, WalkStart<Format>& start) {
+template <class Format, class Listener>
+inline void start_from_cache(Vcpu& vcpu, Gva va, WalkStart<Format>& start, Listener& listener) {
   const WalkCache::Hit hit = vcpu.walk_cache().find(va, vcpu.context());
   if (hit.level == 0) return;
   ++vcpu.counters[Event::WalkCacheHit];
+  listener.on_cached({CacheUse::Kind::PagingStructure, hit.level, hit.table, {}, false});
   start = {typename Format::Out(hit.table), hit.level, hit.rights};
 }
 

@@ -75,8 +75,10 @@ class NestedPager final : public Pager {
   }
 
   Outcome walk(Vcpu& vcpu, Gva va, Access access) override {
-    return ept_.format() == NestedFormat::Ept ? walk_in<EptDimension>(vcpu, va, access)
-                                              : walk_in<NptDimension>(vcpu, va, access);
+    return tell_listener(vcpu, [&](auto& told) {
+      return ept_.format() == NestedFormat::Ept ? walk_in<EptDimension>(vcpu, va, access, told)
+                                                : walk_in<NptDimension>(vcpu, va, access, told);
+    });
   }
   bool intercepts(ExitReason reason) const override {
     return reason == ExitReason::Interrupt || reason == ExitReason::MsrWrite;
@@ -93,8 +95,8 @@ class NestedPager final : public Pager {
   u64 harvest_dirty() override;
 
  private:
-  template <class Dimension>
-  Outcome walk_in(Vcpu& vcpu, Gva va, Access access);
+  template <class Dimension, class Listener>
+  Outcome walk_in(Vcpu& vcpu, Gva va, Access access, Listener& listener);
   template <class Walk>
   [[gnu::always_inline]] inline void cache_path(Vcpu& vcpu, Gva va, const Walk& w, u64 rights);
   template <class Dimension, class Walk>
@@ -154,18 +156,19 @@ Outcome NestedPager::translated(const Controls& controls, const Walk& w) const {
   return Outcome::translated(t);
 }
 
-template <class Dimension>
-Outcome NestedPager::walk_in(Vcpu& vcpu, Gva va, Access access) {
+template <class Dimension, class Listener>
+Outcome NestedPager::walk_in(Vcpu& vcpu, Gva va, Access access, Listener& listener) {
   const Controls& controls = vcpu.controls();
   NestedStart start = NestedStart::at_root(vcpu.root(), controls.levels);
   if (const WalkCache::Hit hit = vcpu.walk_cache().find(va, vcpu.context()); hit.level != 0) {
     ++vcpu.counters[Event::WalkCacheHit];
+    listener.on_cached({CacheUse::Kind::PagingStructure, hit.level, hit.table, {}, false});
     start = NestedStart::below(Hpa(hit.table), hit.level, hit.rights);
   }
   GuestPhysicalCache& cache = vcpu.guest_physical();
-  NestedWalk<Dimension, PhysicalMemory> w(
+  NestedWalk<Dimension, PhysicalMemory, Listener> w(
       machine_.memory(), second_, {cache.on() ? &cache : nullptr, vcpu.guest_physical_context()},
-      logging_ && pml_ ? &logs_[vcpu.index()] : nullptr);
+      logging_ && pml_ ? &logs_[vcpu.index()] : nullptr, listener);
   const NestedEnd end = w.run(start, va, access, controls, machine_.guest_rules(controls));
   vcpu.counters[Event::TableRefGuest] += w.guest_refs();
   vcpu.counters[Event::TableRefNested] += w.second_refs();

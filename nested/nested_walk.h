@@ -5,6 +5,7 @@
 
 #include "core/guest_physical_cache.h"
 #include "core/walk.h"
+#include "core/walk_listener.h"
 
 namespace mmuscope {
 
@@ -33,6 +34,7 @@ enum class NestedEnd : u8 {
 /// EPT as second dimension. SDM vol. 3, *EPT Violations*, *Accessed and Dirty Flags for EPT*.
 struct EptDimension {
   using Format = EptTables;
+  static constexpr TableKind kTable = TableKind::Ept;
 
   /// With A/D flags every access to a guest table counts as a write.
   static constexpr bool writes(SecondAccess a, const WalkRules& r) {
@@ -67,6 +69,7 @@ struct EptDimension {
 /// every access to a guest table is a write. APM vol. 2, *Nested Paging*.
 struct NptDimension {
   using Format = NptFormat;
+  static constexpr TableKind kTable = TableKind::Npt;
 
   static constexpr bool writes(SecondAccess a, const WalkRules&) {
     return a != SecondAccess::Read && a != SecondAccess::Fetch;
@@ -137,16 +140,17 @@ struct NestedStart {
 /// the guest's tables, with a reader that itself walks the tables of the other dimension. Its
 /// accessors say what was met on the way.
 ///
-/// Memory has `u64 read(Hpa)` and `write(Hpa, u64)`.
-template <class Dimension, class Memory>
+/// Memory has `u64 read(Hpa)` and `write(Hpa, u64)`; Listener is a WalkListener, or has its
+/// on_entry, on_cached and on_flags.
+template <class Dimension, class Memory, class Listener = const NobodyListens>
 class NestedWalk {
  public:
   using Second = typename Dimension::Format;
 
   /// `log`: where newly dirty pages are logged, if they are.
   NestedWalk(Memory& memory, const SecondRoot& second, SecondCaches caches = {},
-             DirtyLog* log = nullptr)
-      : memory_(memory), second_(second), caches_(caches), log_(log) {}
+             DirtyLog* log = nullptr, Listener& listener = kNobodyListens)
+      : memory_(memory), second_(second), caches_(caches), log_(log), listener_(listener) {}
 
   /// Translates va for the access and sets A and D in both dimensions. Each guest entry is judged
   /// before the next one's address is translated, the guest's rights before the final address is.
@@ -210,6 +214,8 @@ class NestedWalk {
       }
       entry = memory_.read(entry_at_[level]);
       ++guest_refs_;
+      listener_.on_entry(
+          {TableKind::Guest, level, entry_at_[level], level != known, where, entry, false});
       return true;
     };
     const auto update = [&](Gpa where, unsigned level, u64 seen, u64 bits) {
@@ -217,6 +223,7 @@ class NestedWalk {
         return stop(where, SecondAccess::TableUpdate, WalkStatus::Ok, table_rights_[level]);
       }
       memory_.write(entry_at_[level], seen | bits);
+      listener_.on_flags({TableKind::Guest, level, entry_at_[level], bits & ~seen});
       return true;
     };
     return walk_for_access<GuestFormat>(guest_, start.guest, va, access, controls, rules, read,
@@ -229,10 +236,11 @@ class NestedWalk {
     WalkStart<Second> start{second_.table, second_.levels};
     if (caches_.cache != nullptr) {
       if (!is_final(why) && from_nested_tlb(gpa, why)) return true;
-      start_from_cache(gpa, start);
+      start_from_cache(gpa, why, start);
     }
-    walk<Second>(path_, start, gpa, second_.rules, [&](Hpa where, unsigned, u64& entry) {
+    walk<Second>(path_, start, gpa, second_.rules, [&](Hpa where, unsigned level, u64& entry) {
       entry = memory_.read(where);
+      listener_.on_entry({Dimension::kTable, level, where, true, gpa, entry, is_final(why)});
       return true;
     });
     second_refs_ += path_.reads();
@@ -267,8 +275,9 @@ class NestedWalk {
       }
       if (write && !(path_.entry[path_.level] & Second::kDirty)) log_->add(gpa);
     }
-    return set_flags(path_, write, [&](Hpa where, unsigned, u64 seen, u64 bits) {
+    return set_flags(path_, write, [&](Hpa where, unsigned level, u64 seen, u64 bits) {
       memory_.write(where, seen | bits);
+      listener_.on_flags({Dimension::kTable, level, where, bits & ~seen});
       return true;
     });
   }
@@ -283,13 +292,16 @@ class NestedWalk {
     ++tlb_hits_;
     host_ = e->translate(gpa);
     rights_ = e->rights;
+    listener_.on_cached({CacheUse::Kind::NestedTlb, 0, host_.raw(), gpa, is_final(why)});
     return true;
   }
 
-  void start_from_cache(Gpa gpa, WalkStart<Second>& start) {
+  void start_from_cache(Gpa gpa, SecondAccess why, WalkStart<Second>& start) {
     const auto hit = caches_.cache->tables().find(gpa, caches_.tag);
     if (hit.level == 0) return;
     ++cache_hits_;
+    listener_.on_cached(
+        {CacheUse::Kind::SecondStructure, hit.level, hit.table, gpa, is_final(why)});
     start = {Hpa(hit.table), hit.level, hit.rights};
   }
 
@@ -324,6 +336,7 @@ class NestedWalk {
   std::array<u64, kMaxLevels + 1> table_rights_;  // the same
   const SecondCaches caches_;
   DirtyLog* const log_;
+  Listener& listener_;
   u64 guest_refs_ = 0, second_refs_ = 0, cache_hits_ = 0, tlb_hits_ = 0;
   Hpa host_;        // of the last address translated
   u64 rights_ = 0;  // the second dimension's for it

@@ -26,25 +26,37 @@ WalkCaches walk_caches_of(const Params& machine) {
                         : WalkCaches::TwoDTlb;
 }
 
-MachineConfig config_of(const Experiment& e, u64 memory_bytes) {
+/// What --set decides.
+MachineConfig config_of(const Params& machine) {
   MachineConfig config;
+  config.backing = backing_of(machine);
+  if (machine.text("backing") == "mixed") {
+    config.fragmented = static_cast<u32>(machine.real("fragmentation") * 1e6 + 0.5);
+  }
+  config.prebacked = machine.on("prebacked");
+  config.walk_caches = walk_caches_of(machine);
+  config.vpid = machine.on("vpid");
+  config.tlb_percent = static_cast<unsigned>(machine.real("tlb-scale") * 100 + 0.5);
+  config.guest_levels = machine.text("guest-levels") == "5" ? 5 : 4;
+  config.kpti = machine.on("kpti");
+  config.pcid = machine.on("pcid");
+  config.quantum = machine.count("quantum");
+  return config;
+}
+
+void set_machine(Params& machine, const std::vector<std::string>& set) {
+  std::string keys;
+  for (const std::string& item : set) keys.append(keys.empty() ? "" : ",").append(item);
+  machine.set_list(keys);
+}
+
+MachineConfig config_of(const Experiment& e, u64 memory_bytes) {
+  MachineConfig config = config_of(e.machine);
   config.cpu = e.cpu;
   config.memory_bytes = memory_bytes;
-  config.backing = backing_of(e.machine);
   config.vcpus = e.vcpus;
-  if (e.machine.text("backing") == "mixed") {
-    config.fragmented = static_cast<u32>(e.machine.real("fragmentation") * 1e6 + 0.5);
-  }
-  config.prebacked = e.machine.on("prebacked");
   config.seed = e.seed;
-  config.walk_caches = walk_caches_of(e.machine);
-  config.vpid = e.machine.on("vpid");
-  config.tlb_percent = static_cast<unsigned>(e.machine.real("tlb-scale") * 100 + 0.5);
   config.virtualized = e.pager->virtualized;
-  config.guest_levels = e.machine.text("guest-levels") == "5" ? 5 : 4;
-  config.kpti = e.machine.on("kpti");
-  config.pcid = e.machine.on("pcid");
-  config.quantum = e.machine.count("quantum");
   return config;
 }
 
@@ -97,9 +109,7 @@ Experiment parse_experiment(const ExperimentText& text, std::span<const PagerInf
   e.workload_params.set_list(workload.list);
   e.pager_params.set_list(pager.list);
   (void)cpu_model(text.cpu);
-  std::string keys;
-  for (const std::string& item : text.set) keys.append(keys.empty() ? "" : ",").append(item);
-  e.machine.set_list(keys);
+  set_machine(e.machine, text.set);
   if (text.vcpus < 1 || text.vcpus > kMaxVcpus) {
     throw InputError("vcpus=" + std::to_string(text.vcpus) +
                      " is not valid; valid: an integer from 1 to " + std::to_string(kMaxVcpus));
@@ -107,6 +117,14 @@ Experiment parse_experiment(const ExperimentText& text, std::span<const PagerInf
   e.vcpus = static_cast<unsigned>(text.vcpus);
   check_parts(e);
   return e;
+}
+
+MachineConfig parse_machine(const std::string& cpu, const std::vector<std::string>& set) {
+  Params machine("machine", machine_params());
+  set_machine(machine, set);
+  MachineConfig config = config_of(machine);
+  config.cpu = cpu_model(cpu).name;
+  return config;
 }
 
 Result run_experiment(const Experiment& experiment) {

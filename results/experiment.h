@@ -38,6 +38,10 @@ struct ExperimentText {
 Experiment parse_experiment(const ExperimentText& text,
                             std::span<const PagerInfo> pagers = pager_catalog());
 
+/// The machine of --cpu and --set; its memory and vCPUs are the caller's to set. Throws InputError:
+/// an unknown name or key, a value out of range.
+MachineConfig parse_machine(const std::string& cpu, const std::vector<std::string>& set);
+
 /// What one process, or a row that stands for what belongs to none, needed. Values that do not
 /// apply to the pager are empty.
 struct ProcessRow {

@@ -80,95 +80,12 @@ std::string ended(const AccessResult& r) {
   return fmt::format("gave #PF with error code {}", r.fault.error_code);
 }
 
-class ScenarioRun {
- public:
-  ScenarioRun(const Scenario& scenario, const MachineConfig& config,
-              const Machine::MakePager& make_pager)
-      : machine_(config, make_pager) {
-    for (const Scenario::Words& w : scenario.memory) {
-      for (u64 i = 0; i < w.count; ++i) {
-        machine_.host_write(Gpa(w.gpa + 8 * i), w.value + w.step * i);
-      }
-    }
-    for (unsigned i = 0; i < config.vcpus; ++i) {
-      machine_.vcpu(i).set_controls(scenario.controls);
-      machine_.vcpu(i).set_cr3(scenario.cr3);
-    }
-  }
-
-  /// Returns what differs from the announcement, if anything does.
-  std::string run(const ScenarioOp& op) {
-    Vcpu& vcpu = machine_.vcpu(op.vcpu);
-    Pager& pager = machine_.pager();
-    switch (op.kind) {
-      case ScenarioOp::Kind::Access:
-        vcpu.set_privilege(op.access.privilege);
-        ended_.push_back(
-            vcpu.try_access(Gva(op.address), op.access.kind, {op.value, 8, false, false}));
-        return unlike_announced(op.announced, ended_.back());
-      case ScenarioOp::Kind::Cr3:
-        refuse_if((op.value >> 63) && !vcpu.controls().pcide,
-                  "bit 63 of CR3 may be set only with cr4_pcide");
-        refuse_root_beyond(machine_, op.value);
-        vcpu.write_cr3(op.value);
-        break;
-      case ScenarioOp::Kind::Invlpg:
-        vcpu.invlpg(Gva(op.address));
-        break;
-      case ScenarioOp::Kind::Invpcid:
-        vcpu.invpcid(op.type, op.pcid, Gva(op.address));
-        break;
-      case ScenarioOp::Kind::Cr0:
-        vcpu.write_controls(with_cr0(vcpu.controls(), op.value));
-        break;
-      case ScenarioOp::Kind::Cr4:
-        vcpu.write_controls(with_cr4(vcpu.controls(), op.value, vcpu.cr3()));
-        break;
-      case ScenarioOp::Kind::Peek:
-        break;
-      case ScenarioOp::Kind::DirtyLog:
-        pager.log_dirty(op.value != 0);
-        break;
-      case ScenarioOp::Kind::GetDirtyLog:
-        dirty_pages_ += pager.harvest_dirty();
-        break;
-      case ScenarioOp::Kind::ShadowPageLimit:
-        pager.limit_shadow_pages(op.value);
-        break;
-    }
-    return {};
-  }
-
-  StepResult run_step(const Scenario& scenario, std::size_t index) {
-    const ScenarioStep& step = scenario.steps[index];
-    const Counters before = machine_.counters();
-    const u64 accesses_before = machine_.accesses();
-    dirty_pages_ = 0;
-    StepResult result;
-    for (std::size_t i = 0; i < step.ops.size(); ++i) {
-      const std::string where = fmt::format("step {} ({}), op {}", index + 1, step.label, i + 1);
-      try {
-        const std::string wrong = run(step.ops[i]);
-        if (!wrong.empty()) result.wrong.push_back(where + ": the access " + wrong);
-      } catch (const std::runtime_error& e) {
-        throw InputError(fmt::format("{}: {}: {}", scenario.file, where, e.what()));
-      }
-    }
-    result.counters = machine_.counters() - before;
-    result.accesses = machine_.accesses() - accesses_before;
-    result.gauges = machine_.pager().gauges();
-    result.dirty_pages = dirty_pages_;
-    result.ended = std::exchange(ended_, {});
-    return result;
-  }
-
-  Machine& machine() { return machine_; }
-
- private:
-  Machine machine_;
-  u64 dirty_pages_ = 0;
-  std::vector<AccessResult> ended_;
-};
+MachineConfig config_for(const Scenario& scenario, MachineConfig config) {
+  config.memory_bytes = scenario.memory_bytes;
+  config.backing = scenario.backing;
+  config.vcpus = scenario.vcpus;
+  return config;
+}
 
 }  // namespace
 
@@ -185,6 +102,85 @@ std::string unlike_announced(const Announcement& due, const AccessResult& r) {
   if (due.value && *due.value != r.value)
     return fmt::format("read {}, not {}", r.value, *due.value);
   return {};
+}
+
+ScenarioMachine::ScenarioMachine(const Scenario& scenario, MachineConfig config,
+                                 const Machine::MakePager& make_pager)
+    : machine_(config_for(scenario, std::move(config)), make_pager) {
+  for (const Scenario::Words& w : scenario.memory) {
+    for (u64 i = 0; i < w.count; ++i) {
+      machine_.host_write(Gpa(w.gpa + 8 * i), w.value + w.step * i);
+    }
+  }
+  for (unsigned i = 0; i < machine_.vcpu_count(); ++i) {
+    machine_.vcpu(i).set_controls(scenario.controls);
+    machine_.vcpu(i).set_cr3(scenario.cr3);
+  }
+}
+
+std::string ScenarioMachine::run(const ScenarioOp& op) {
+  Vcpu& vcpu = machine_.vcpu(op.vcpu);
+  Pager& pager = machine_.pager();
+  ended_.reset();
+  switch (op.kind) {
+    case ScenarioOp::Kind::Access:
+      vcpu.set_privilege(op.access.privilege);
+      ended_ = vcpu.try_access(Gva(op.address), op.access.kind, {op.value, 8, false, false});
+      return unlike_announced(op.announced, *ended_);
+    case ScenarioOp::Kind::Cr3:
+      refuse_if((op.value >> 63) && !vcpu.controls().pcide,
+                "bit 63 of CR3 may be set only with cr4_pcide");
+      refuse_root_beyond(machine_, op.value);
+      vcpu.write_cr3(op.value);
+      break;
+    case ScenarioOp::Kind::Invlpg:
+      vcpu.invlpg(Gva(op.address));
+      break;
+    case ScenarioOp::Kind::Invpcid:
+      vcpu.invpcid(op.type, op.pcid, Gva(op.address));
+      break;
+    case ScenarioOp::Kind::Cr0:
+      vcpu.write_controls(with_cr0(vcpu.controls(), op.value));
+      break;
+    case ScenarioOp::Kind::Cr4:
+      vcpu.write_controls(with_cr4(vcpu.controls(), op.value, vcpu.cr3()));
+      break;
+    case ScenarioOp::Kind::Peek:
+      break;
+    case ScenarioOp::Kind::DirtyLog:
+      pager.log_dirty(op.value != 0);
+      break;
+    case ScenarioOp::Kind::GetDirtyLog:
+      dirty_pages_ += pager.harvest_dirty();
+      break;
+    case ScenarioOp::Kind::ShadowPageLimit:
+      pager.limit_shadow_pages(op.value);
+      break;
+  }
+  return {};
+}
+
+StepResult ScenarioMachine::run_step(const Scenario& scenario, std::size_t index) {
+  const ScenarioStep& step = scenario.steps[index];
+  const Counters before = machine_.counters();
+  const u64 accesses_before = machine_.accesses();
+  dirty_pages_ = 0;
+  StepResult result;
+  for (std::size_t i = 0; i < step.ops.size(); ++i) {
+    const std::string where = fmt::format("step {} ({}), op {}", index + 1, step.label, i + 1);
+    try {
+      const std::string wrong = run(step.ops[i]);
+      if (ended_) result.ended.push_back(*ended_);
+      if (!wrong.empty()) result.wrong.push_back(where + ": the access " + wrong);
+    } catch (const std::runtime_error& e) {
+      throw InputError(fmt::format("{}: {}: {}", scenario.file, where, e.what()));
+    }
+  }
+  result.counters = machine_.counters() - before;
+  result.accesses = machine_.accesses() - accesses_before;
+  result.gauges = machine_.pager().gauges();
+  result.dirty_pages = dirty_pages_;
+  return result;
 }
 
 std::vector<std::string_view> scenario_figures() {
@@ -217,10 +213,7 @@ u64 figure(const StepResult& step, std::string_view name) {
 
 ScenarioResult run_scenario(const Scenario& scenario, MachineConfig config,
                             const Machine::MakePager& make_pager, const std::string& pager_spec) {
-  config.memory_bytes = scenario.memory_bytes;
-  config.backing = scenario.backing;
-  config.vcpus = scenario.vcpus;
-  ScenarioRun run(scenario, config, make_pager);
+  ScenarioMachine run(scenario, std::move(config), make_pager);
   ScenarioResult result;
   result.pager = pager_spec;
   for (std::size_t i = 0; i < scenario.steps.size(); ++i) {

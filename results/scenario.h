@@ -95,6 +95,26 @@ struct ScenarioResult {
 /// The value of one of scenario_figures().
 u64 figure(const StepResult& step, std::string_view name);
 
+/// A machine laid out as a scenario says, on which its ops are done one by one.
+class ScenarioMachine {
+ public:
+  /// `config` says what the scenario does not.
+  ScenarioMachine(const Scenario& scenario, MachineConfig config,
+                  const Machine::MakePager& make_pager);
+  /// Does one op. Returns what differs from its announcement, if anything does; throws
+  /// std::runtime_error for what the machine cannot do.
+  std::string run(const ScenarioOp& op);
+  StepResult run_step(const Scenario& scenario, std::size_t index);
+  Machine& machine() { return machine_; }
+  /// How the last op ended, if it was an access.
+  const std::optional<AccessResult>& ended() const { return ended_; }
+
+ private:
+  Machine machine_;
+  u64 dirty_pages_ = 0;
+  std::optional<AccessResult> ended_;
+};
+
 /// Runs a scenario on a machine of its own. `machine` says what the scenario does not (CPU,
 /// virtualized...). An op that the machine cannot do (a page table that leads beyond memory, say)
 /// throws InputError naming it.

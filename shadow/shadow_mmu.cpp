@@ -52,18 +52,25 @@ Controls ShadowMmu::hardware_controls(const Controls& guest) const {
 
 Outcome ShadowMmu::walk(Vcpu& vcpu, Gva va, Access access) {
   enter(vcpu);
+  return tell_listener(vcpu, [&](auto& told) { return walk_told(vcpu, va, access, told); });
+}
+
+template <class Listener>
+Outcome ShadowMmu::walk_told(Vcpu& vcpu, Gva va, Access access, Listener& listener) {
   PhysicalMemory& memory = machine_.memory();
   const Controls controls = hardware_controls(vcpu.controls());
   WalkStart<ShadowFormat> start{state(vcpu).root.page->table.base(), controls.levels};
-  start_from_cache(vcpu, va, start);
+  start_from_cache(vcpu, va, start, listener);
   WalkPath<ShadowFormat> path;
   u64 refs = 0;
-  const auto read = [&](Hpa where, unsigned, u64& entry) {
+  const auto read = [&](Hpa where, unsigned level, u64& entry) {
     ++refs;
     entry = memory.read(where);
+    listener.on_entry({TableKind::Shadow, level, where, false, {}, entry, false});
     return true;
   };
-  const auto update = [&](Hpa where, unsigned, u64 seen, u64 bits) {
+  const auto update = [&](Hpa where, unsigned level, u64 seen, u64 bits) {
+    listener.on_flags({TableKind::Shadow, level, where, bits & ~seen});
     memory.write(where, seen | bits);
     return true;
   };
