@@ -19,6 +19,8 @@ constexpr std::array kCommands = {
     Command{"scenario",
             "machine-level scenarios: what each step counts, or whether it is as expected",
             scenario_command},
+    Command{"report", "the page of a suite's results: charts, table, walk explorer",
+            report_command},
     Command{"explain", "one access narrated: each table entry read, each exit, each fill",
             explain_command},
     Command{"cases", "single-access MMU cases: passed and failed", cases_command},

@@ -36,6 +36,7 @@ int list_command(const Args& args);
 int suite_command(const Args& args);
 int merge_command(const Args& args);
 int scenario_command(const Args& args);
+int report_command(const Args& args);
 int explain_command(const Args& args);
 int cases_command(const Args& args);
 int walks_command(const Args& args);

@@ -1,0 +1,609 @@
+'use strict';
+// The page of `mmuscope report`: everything it shows is computed from the data inside it.
+(() => {
+const data = JSON.parse(document.getElementById('data').textContent);
+const $ = id => document.getElementById(id);
+
+// --- small helpers -------------------------------------------------------------------------------
+
+function element(name, attributes = {}, ...children) {
+  const svg = ['svg', 'rect', 'text', 'line', 'pattern', 'defs', 'path', 'title', 'g'];
+  const node = svg.includes(name) ? document.createElementNS('http://www.w3.org/2000/svg', name)
+                                  : document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith('on')) node.addEventListener(key.slice(2), value);
+    else if (value !== false && value !== undefined) node.setAttribute(key, value);
+  }
+  node.append(...children.filter(c => c !== null && c !== undefined));
+  return node;
+}
+
+/// RFC 4180 text to an array of objects by column name.
+function parseCsv(text) {
+  const rows = [];
+  let row = [], field = '', quoted = false;
+  for (let i = 0; i < text.length; ++i) {
+    const c = text[i];
+    if (quoted) {
+      if (c !== '"') field += c;
+      else if (text[i + 1] === '"') { field += c; ++i; }
+      else quoted = false;
+    } else if (c === '"') quoted = true;
+    else if (c === ',') { row.push(field); field = ''; }
+    else if (c === '\n') { row.push(field); rows.push(row); row = []; field = ''; }
+    else if (c !== '\r') field += c;
+  }
+  if (field !== '' || row.length) { row.push(field); rows.push(row); }
+  const header = rows.shift() || [];
+  return {header, rows: rows.map(r => Object.fromEntries(header.map((h, i) => [h, r[i]])))};
+}
+
+const csvField = v => /[",\n\r]/.test(v) ? '"' + String(v).replaceAll('"', '""') + '"' : String(v);
+const csvText = rows => rows.map(r => r.map(csvField).join(',') + '\n').join('');
+
+function download(name, text) {
+  const url = URL.createObjectURL(new Blob([text], {type: 'text/csv'}));
+  const a = element('a', {href: url, download: name});
+  document.body.append(a);
+  a.click();
+  a.remove();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+function nice(v) {
+  if (v === null || v === undefined || Number.isNaN(v)) return '';
+  if (Number.isInteger(v) && Math.abs(v) < 1e6) return v.toLocaleString('en');
+  const a = Math.abs(v);
+  for (const [unit, size] of [['G', 1e9], ['M', 1e6], ['k', 1e4]]) {
+    if (a >= size) return (v / (unit === 'k' ? 1e3 : size)).toPrecision(3) + ' ' + unit;
+  }
+  return Number(v.toPrecision(3)).toLocaleString('en');
+}
+const number = v => v === '' || v === undefined ? null : Number(v);
+const median = values => {
+  const s = [...values].sort((a, b) => a - b), m = s.length >> 1;
+  return s.length % 2 ? s[m] : (s[m - 1] + s[m]) / 2;
+};
+const listing = words => words.length < 2 ? words.join('')
+  : words.slice(0, -1).join(', ') + ' and ' + words[words.length - 1];
+
+// --- the experiments -----------------------------------------------------------------------------
+
+const suite = parseCsv(data.suite);
+const processes = parseCsv(data.processes);
+const experiments = suite.rows;
+const split = list => Object.fromEntries((list || '').split(',').filter(Boolean).map(item => {
+  const at = item.indexOf('=');
+  return [item.slice(0, at), item.slice(at + 1)];
+}));
+
+/// Of rows with the same name, the parameters that are not the same in all of them.
+function differing(rows, nameOf, paramsOf) {
+  const seen = new Map();
+  for (const r of rows) {
+    const keys = seen.get(nameOf(r)) || new Map();
+    seen.set(nameOf(r), keys);
+    for (const [k, v] of Object.entries(split(paramsOf(r)))) {
+      if (!keys.has(k)) keys.set(k, new Set());
+      keys.get(k).add(v);
+    }
+  }
+  return r => Object.entries(split(paramsOf(r)))
+      .filter(([k]) => seen.get(nameOf(r)).get(k).size > 1).map(([k, v]) => k + '=' + v);
+}
+const withKeys = (name, keys) => name + (keys.length ? ':' + keys.join(',') : '');
+const pagerKeys = differing(experiments, r => r.pager, r => r.pager_params);
+const workloadKeys = differing(experiments, r => r.workload, r => r.workload_params);
+const machineKeys = differing(experiments, () => '', r => r.machine_params);
+const varies = name => new Set(experiments.map(r => r[name])).size > 1;
+const alone = ['cpu', 'vms', 'seed'].filter(varies);
+for (const r of experiments) {
+  r.ok = r.status === 'ok';
+  r.pagerLabel = withKeys(r.pager, pagerKeys(r));
+  r.guestLabel = withKeys(r.workload, workloadKeys(r));
+  r.rest = [...machineKeys(r), ...alone.map(n => n + '=' + r[n])].join(', ');
+  const vcpus = r.vcpus + (r.vcpus === '1' ? ' vCPU' : ' vCPUs');
+  r.settingLabel = [vcpus, r.rest].filter(Boolean).join(', ');
+  r.guest = [r.guestLabel, r.settingLabel].join(' | ');
+}
+const pagers = [...new Set(experiments.map(r => r.pagerLabel))];
+const get = (row, name) => number(row[name]);
+
+// --- the verdict ---------------------------------------------------------------------------------
+
+/// Rows of two pagers that ran the same guest.
+function pairs(first, second) {
+  const by = new Map(experiments.filter(r => r.ok && r.pager === second).map(r => [r.guest, r]));
+  return experiments.filter(r => r.ok && r.pager === first && by.has(r.guest))
+      .map(r => [r, by.get(r.guest)]);
+}
+
+function times(first, second, column, what) {
+  const both = pairs(first, second).map(([a, b]) => [get(a, column), get(b, column), a]);
+  const ratios = both.filter(([a, b]) => a > 0 && b > 0).map(([a, b]) => a / b);
+  if (!ratios.length) return null;
+  const none = both.filter(([a, b]) => a > 0 && b === 0).length;
+  return `${what}: in the ${ratios.length} guests where both had some, ${first} had ` +
+      `${nice(median(ratios))} times as many as ${second} in the median (from ` +
+      `${nice(Math.min(...ratios))} to ${nice(Math.max(...ratios))} times)` +
+      (none ? `; in ${none} more ${second} had none.` : '.');
+}
+
+function cheaper(first, second) {
+  const both = pairs(first, second);
+  if (!both.length) return null;
+  const wins = new Map([[first, []], [second, []]]);
+  for (const [a, b] of both) {
+    const x = get(a, 'cycles_total'), y = get(b, 'cycles_total');
+    if (x !== y) wins.get(x < y ? first : second).push(a);
+  }
+  const which = rows => {
+    const names = [...new Set(rows.map(r => r.workload))];
+    return rows.length ? ` (${listing(names.slice(0, 8))}${names.length > 8 ? ', …' : ''})` : '';
+  };
+  const ratio = median(both.map(([a, b]) => get(a, 'cycles_total') / get(b, 'cycles_total')));
+  return `Modelled time: of ${both.length} guests, ${second} took fewer cycles than ${first} in ` +
+      `${wins.get(second).length}${which(wins.get(second))} and more in ` +
+      `${wins.get(first).length}${which(wins.get(first))}; in the median ${first} took ` +
+      `${nice(ratio)} times as many.`;
+}
+
+function writeVerdict() {
+  const names = [...new Set(experiments.map(r => r.pager))];
+  const shadow = ['shadow-unsync', 'shadow'].find(n => names.includes(n));
+  const items = [];
+  if (shadow && names.includes('nested')) {
+    items.push(cheaper(shadow, 'nested'));
+    items.push(times(shadow, 'nested', 'exits', 'VM exits'));
+    items.push(times(shadow, 'nested', 'pager_table_bytes_peak',
+                     "Bytes of the hypervisor's own tables"));
+    items.push(times('nested', shadow, 'table_refs', 'Table entries read by the page walker'));
+  }
+  const failed = experiments.filter(r => !r.ok);
+  if (failed.length) items.push(`${failed.length} of ${experiments.length} experiments could not ` +
+      `go on and are left out: ${listing([...new Set(failed.map(r => r.pagerLabel))])}.`);
+  const list = element('ul', {}, ...items.filter(Boolean).map(t => element('li', {}, t)));
+  const none = element('p', {}, 'The suite holds no shadow and nested run of one guest, so there ' +
+      'is nothing to compare in words.');
+  $('verdict').append(items.filter(Boolean).length ? list : none, element('p', {class: 'small'},
+      'Exits, bytes and references are counts of an emulator. Cycles are those counts times ' +
+      'prices from the literature: data caches, pipelines and contention for memory are not ' +
+      'modelled, so a small difference in cycles decides nothing.'));
+}
+
+// --- charts --------------------------------------------------------------------------------------
+
+const colours = ['#0072b2', '#e69f00', '#009e73', '#d55e00', '#cc79a7', '#56b4e9', '#f0e442', '#777777'];
+/// A pattern over each colour tells the parts apart without colour.
+const strokes = ['', 'M0 8 L8 0', 'M4 0 V8', 'M0 4 H8', 'M0 0 L8 8', 'M0 8 L8 0 M0 0 L8 8', 'M2 2 h2 v2 h-2 z M6 6 h2 v2 h-2 z', 'M4 0 V8 M0 4 H8'];
+const fill = i => `url(#fill${i % colours.length})`;
+function addPatterns() {
+  const defs = element('defs', {}, ...colours.map((c, i) =>
+    element('pattern', {id: 'fill' + i, width: 8, height: 8, patternUnits: 'userSpaceOnUse'},
+      element('rect', {width: 8, height: 8, fill: c}),
+      element('path', {d: strokes[i] || 'M0 0', stroke: '#000', 'stroke-opacity': .55, 'stroke-width': 1.3, fill: 'none'}))));
+  document.body.append(element('svg', {width: 0, height: 0, 'aria-hidden': 'true', style: 'position:absolute'}, defs));
+}
+
+function legend(names) {
+  return element('ul', {class: 'legend'}, ...names.map((n, i) => element('li', {},
+    element('svg', {viewBox: '0 0 18 12', 'aria-hidden': 'true'},
+      element('rect', {width: 18, height: 12, fill: fill(i), stroke: '#000', 'stroke-width': .5})), n)));
+}
+
+function dataTable(header, rows) {
+  return element('table', {},
+    element('thead', {}, element('tr', {}, ...header.map((h, i) =>
+      element('th', {scope: 'col', class: i ? '' : 'text'}, h)))),
+    element('tbody', {}, ...rows.map(r => element('tr', {}, ...r.map((v, i) => i
+      ? element('td', {}, typeof v === 'number' ? Number(v.toPrecision(6)).toLocaleString('en') : v ?? '')
+      : element('th', {scope: 'row', class: 'text'}, v))))));
+}
+
+/// A figure with its chart, its numbers as a table, and these as CSV.
+function figure(id, title, caption, drawing, names, header, rows) {
+  const csv = csvText([header, ...rows.map(r => r.map(v => v ?? ''))]);
+  const heading = id + '-title';
+  return element('figure', {id, 'aria-labelledby': heading},
+    element('h3', {id: heading}, title), element('figcaption', {}, caption),
+    names ? legend(names) : null, drawing,
+    element('details', {}, element('summary', {}, 'Numbers of this chart'),
+      element('div', {class: 'scroll', tabindex: 0, role: 'region', 'aria-label': title + ', numbers'}, dataTable(header, rows)),
+      element('button', {type: 'button', class: 'csv', 'data-csv': csv,
+                         onclick: () => download(id + '.csv', csv)}, 'Download as CSV')));
+}
+
+const narrow = () => innerWidth < 600;
+function ticks(max) {
+  const rough = max / (narrow() ? 2 : 4), power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map(m => m * power).find(s => s >= rough);
+  return Array.from({length: Math.floor(max / step + 1e-9) + 1}, (_, i) => i * step);
+}
+
+/// Horizontal bars: a line for each label; parts stand one after another or, if not `stacked`,
+/// under one another. Null is no value.
+function bars(title, labels, parts, stacked) {
+  const left = 8, width = narrow() ? 340 : 560, right = 62, height = 20;
+  const lines = stacked ? 1 : parts.length, gap = 26;
+  const sums = labels.map((_, i) => parts.reduce((s, p) => s + (p.values[i] ?? 0), 0));
+  const max = Math.max(...(stacked ? sums : parts.flatMap(p => p.values.map(v => v ?? 0)))) || 1;
+  const x = v => v / max * (width - left - right);
+  const total = labels.length * (lines * height + gap) + 24;
+  const svg = element('svg', {viewBox: `0 0 ${width} ${total}`, role: 'img',
+    'aria-label': title + ': ' + labels.map((l, i) => `${l} ${stacked ? nice(sums[i])
+      : parts.map(p => `${p.name} ${nice(p.values[i])}`).join(', ')}`).join('; ')});
+  for (const t of ticks(max)) {
+    svg.append(element('line', {x1: left + x(t), x2: left + x(t), y1: 0, y2: total - 20, stroke: '#ddd'}),
+      element('text', {x: left + x(t), y: total - 6, 'text-anchor': t ? 'middle' : 'start'}, nice(t)));
+  }
+  labels.forEach((label, i) => {
+    const top = i * (lines * height + gap);
+    svg.append(element('text', {x: left, y: top + 15, 'font-weight': 'bold'}, label));
+    let at = left;
+    parts.forEach((p, j) => {
+      const v = p.values[i] ?? 0, w = x(v), y = top + 20 + (stacked ? 0 : j * height);
+      if (v > 0) svg.append(element('rect', {x: at, y, width: Math.max(w, .5), height: height - 3,
+        fill: fill(j), stroke: '#000', 'stroke-width': .5, 'data-label': label, 'data-part': p.name,
+        'data-value': v}, element('title', {}, `${label}, ${p.name}: ${nice(v)}`)));
+      if (stacked) at += w;
+      else svg.append(element('text', {x: left + w + 4, y: y + 13}, p.values[i] === null ? 'does not apply' : nice(v)));
+    });
+    if (stacked) svg.append(element('text', {x: at + 4, y: top + 33}, nice(sums[i])));
+  });
+  return svg;
+}
+
+function barFigure(id, title, caption, rows, parts, stacked = true) {
+  const used = stacked ? parts.filter(p => rows.some(r => (p.of(r) ?? 0) > 0)) : parts;
+  const labels = rows.map(r => r.pagerLabel);
+  const series = used.map(p => ({name: p.name, values: rows.map(p.of)}));
+  const table = rows.map((r, i) => [labels[i], ...series.map(s => s.values[i])]);
+  const drawing = used.length ? bars(title, labels, series, stacked)
+                              : element('p', {}, 'None under any of these pagers.');
+  return figure(id, title, caption, drawing, used.map(p => p.name), ['pager', ...used.map(p => p.name)], table);
+}
+
+let plots = [];
+const dashes = [[], [8, 4], [2, 3], [10, 3, 2, 3], [5, 5], [1, 4], [12, 4], [3, 1]];
+/// A line for each pager over the number of vCPUs.
+function linesFigure(id, title, caption, xs, series) {
+  const holder = element('div', {role: 'img', 'aria-label': title + ', by vCPUs: ' + series.map(s =>
+    `${s.name} ${s.values.map((v, i) => `${nice(v)} at ${xs[i]}`).join(', ')}`).join('; ')});
+  const table = xs.map((x, i) => [String(x), ...series.map(s => s.values[i])]);
+  const node = figure(id, title, caption, holder, null, ['vcpus', ...series.map(s => s.name)], table);
+  const draw = () => {
+    const width = Math.max(holder.clientWidth, 200);
+    const plot = new uPlot({width, height: 260, scales: {x: {time: false}, y: {range: (u, lo, hi) => [0, hi > 0 ? hi * 1.08 : 1]}},
+      axes: [{splits: () => xs, values: (u, v) => v.map(String), label: 'vCPUs', size: 34, labelSize: 20},
+             {size: 64, values: (u, v) => v.map(nice)}],
+      series: [{label: 'vCPUs'}, ...series.map((s, i) => ({label: s.name, stroke: colours[i % 8],
+        width: 2, dash: dashes[i % 8], points: {show: true, size: 7}, value: (u, v) => nice(v)}))]},
+      [xs, ...series.map(s => s.values)], holder);
+    plots.push({plot, holder});
+    return plot;
+  };
+  return {node, draw};
+}
+addEventListener('resize', () => {
+  for (const {plot, holder} of plots) plot.setSize({width: Math.max(holder.clientWidth, 200), height: 260});
+});
+
+// --- the comparison ------------------------------------------------------------------------------
+
+const option = text => element('option', {value: text}, text);
+const hidden = new Set();
+const shown = r => !hidden.has(r.pagerLabel);
+function chosen() {
+  return experiments.filter(r => r.guestLabel === $('workload').value && r.settingLabel === $('setting').value);
+}
+
+function fillSettings() {
+  const before = $('setting').value;
+  const settings = [...new Set(experiments.filter(r => r.guestLabel === $('workload').value).map(r => r.settingLabel))];
+  $('setting').replaceChildren(...settings.map(option));
+  if (settings.includes(before)) $('setting').value = before;
+}
+
+const reasons = suite.header.filter(h => h.startsWith('exits_'));
+const part = (name, column, per) => ({name, of: r => {
+  const v = get(r, column);
+  if (v === null || !per) return v;
+  const n = get(r, per);
+  return n > 0 ? v / n : null;
+}});
+
+function syncFigure(rows) {
+  if (!rows.length) return null;
+  const same = experiments.filter(r => r.ok && shown(r) && r.guestLabel === rows[0].guestLabel && r.rest === rows[0].rest);
+  const xs = [...new Set(same.map(r => get(r, 'vcpus')))].sort((a, b) => a - b);
+  const names = [...new Set(same.map(r => r.pagerLabel))];
+  if (xs.length < 2) return {node: figure('sync', 'Cost of synchronisation by vCPUs',
+    'Modelled cycles of locks, interrupts between CPUs and remote flushes, a guest access.',
+    element('p', {}, `This suite ran the guest with ${xs.join(', ')} vCPU${xs[0] === 1 ? '' : 's'} only.`), null, ['vcpus'], xs.map(x => [String(x)])), draw() {}};
+  const at = (n, x) => same.find(r => r.pagerLabel === n && get(r, 'vcpus') === x);
+  return linesFigure('sync', 'Cost of synchronisation by vCPUs',
+    'Modelled cycles of locks, interrupts between CPUs and remote flushes, a guest access.', xs,
+    names.map(name => ({name, values: xs.map(x => {
+      const r = at(name, x);
+      return r ? get(r, 'cycles_sync') / get(r, 'accesses') : null;
+    })})));
+}
+
+/// The most a process needed, where its pager has tables for each.
+function processFigure(rows) {
+  const cells = new Map(rows.map(r => [r.cell, r.pagerLabel]));
+  const table = processes.rows.filter(p => cells.has(p.cell))
+      .map(p => [cells.get(p.cell), p.pid || '', p.name, number(p.guest_table_bytes), number(p.pager_bytes), number(p.exits)]);
+  const figureOf = barFigure('memory', 'Memory of the hypervisor\'s tables, bytes',
+    'Private to one guest process (mean and most), and all that the VM needed at its peak, with bookkeeping. Nested tables belong to the VM, so no process has any of its own.',
+    rows, [part('a process, mean', 'pager_bytes_per_process_mean'), part('a process, most', 'pager_bytes_per_process_max'), part('the VM, peak', 'pager_bytes_peak')], false);
+  const limit = 200;
+  if (table.length) figureOf.append(element('details', {}, element('summary', {}, `Processes (${table.length} rows)`),
+    element('div', {class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Processes'},
+      dataTable(['pager', 'pid', 'name', 'guest table bytes', 'pager bytes', 'exits'], table.slice(0, limit))),
+    table.length > limit ? element('p', {}, `The first ${limit}; the CSV has all.`) : null,
+    element('button', {type: 'button', onclick: () => download('processes.csv',
+      csvText([['pager', 'pid', 'name', 'guest_table_bytes', 'pager_bytes', 'exits'], ...table.map(r => r.map(v => v ?? ''))]))}, 'Download as CSV')));
+  return figureOf;
+}
+
+function drawComparison() {
+  const all = chosen().filter(shown), rows = all.filter(r => r.ok), failed = all.filter(r => !r.ok);
+  for (const {plot} of plots) plot.destroy();
+  plots = [];
+  const slow = rows.filter(r => r.slowdown_vs_native).map(r => `${r.pagerLabel} ${nice(get(r, 'slowdown_vs_native'))}`);
+  $('guest-words').textContent = `${$('workload').value}, ${$('setting').value}: ` +
+      (rows.length ? `${nice(Math.max(...rows.map(r => get(r, 'accesses'))))} guest accesses.` : 'no pager is chosen.') +
+      (slow.length ? ` Modelled time as a multiple of native's: ${slow.join(', ')}.` : '') +
+      failed.map(r => ` ${r.pagerLabel} could not go on: ${r.status}.`).join('');
+  if (!rows.length) { $('charts').replaceChildren(); return; }
+  const sync = syncFigure(rows);
+  $('charts').replaceChildren(
+    barFigure('exits', 'VM exits by reason', 'How often the guest was left, and why.', rows,
+      reasons.map(c => part(c.slice(6).replaceAll('_', ' '), c))),
+    barFigure('cycles', 'Modelled cycles by component', 'What the events cost by the cost model, summed over vCPUs.', rows,
+      ['guest', 'walk', 'exit', 'vmm', 'sync'].map(c => part(c === 'vmm' ? 'hypervisor' : c, 'cycles_' + c))),
+    barFigure('refs', 'Table entries read a walk', 'Means over all hardware page walks, by whose table was read.', rows,
+      [['guest tables', 'guest'], ['shadow tables', 'shadow'], ['nested tables', 'nested']].map(([n, c]) => part(n, 'table_refs_' + c, 'walks'))),
+    processFigure(rows), sync.node);
+  sync.draw();
+}
+
+// --- the table -----------------------------------------------------------------------------------
+
+const groups = new Map();
+for (const c of data.columns) {
+  if (c.kind === 'identity' || !suite.header.includes(c.name)) continue;
+  if (!groups.has(c.group || 'other')) groups.set(c.group || 'other', []);
+  groups.get(c.group || 'other').push(c.name);
+}
+const meanings = new Map(data.columns.map(c => [c.name, c.meaning + (c.unit ? ` (${c.unit})` : '')]));
+const main = ['exits', 'table_refs', 'refs_per_walk', 'guest_page_faults', 'pager_table_bytes_peak', 'cycles_total', 'slowdown_vs_native'];
+let sortBy = null, descending = true;
+
+function tableRows() {
+  const rows = experiments.filter(shown).filter(r => $('rows').value === 'all' || r.guestLabel === $('workload').value);
+  if (!sortBy) return rows;
+  const value = r => ['guestLabel', 'pagerLabel', 'settingLabel'].includes(sortBy) ? r[sortBy] : get(r, sortBy) ?? -Infinity;
+  return [...rows].sort((a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0) * (descending ? -1 : 1));
+}
+const tableColumns = () => $('columns').value === 'main' ? main.filter(c => suite.header.includes(c)) : groups.get($('columns').value);
+function tableData() {
+  const columns = tableColumns();
+  return [['workload', 'setting', 'pager', ...columns],
+          ...tableRows().map(r => [r.guestLabel, r.settingLabel, r.pagerLabel, ...columns.map(c => r[c])])];
+}
+
+function drawTable() {
+  const columns = [['guestLabel', 'workload'], ['settingLabel', 'setting'], ['pagerLabel', 'pager'], ...tableColumns().map(c => [c, c])];
+  const head = columns.map(([key, name], i) => {
+    const state = sortBy !== key ? 'none' : descending ? 'descending' : 'ascending';
+    const mark = {none: '', descending: ' ▼', ascending: ' ▲'}[state];
+    return element('th', {scope: 'col', 'aria-sort': state, class: i < 3 ? 'text' : ''},
+      element('button', {type: 'button', 'data-sort': key, title: meanings.get(name) || '', onclick: () => {
+        descending = sortBy === key ? !descending : i >= 3;
+        sortBy = key;
+        drawTable();
+        document.querySelector(`[data-sort="${key}"]`).focus();
+      }}, name.replaceAll('_', ' ') + mark));
+  });
+  const body = tableData().slice(1).map(r => element('tr', {}, ...r.map((v, i) =>
+    element('td', {class: i < 3 ? 'text' : ''}, i < 3 || v === '' ? v : Number(v).toLocaleString('en', {maximumSignificantDigits: 9})))));
+  $('numbers').replaceChildren(element('caption', {class: 'small'}, `${body.length} experiments; a heading sorts by its column`),
+    element('thead', {}, element('tr', {}, ...head)), element('tbody', {}, ...body));
+}
+
+// --- narrations: the walk explorer and the life of a PTE write -----------------------------------
+
+const entryNames = ['', 'PTE', 'PDE', 'PDPTE', 'PML4E', 'PML5E'];
+const isSecond = t => t === 'EPT' || t === 'NPT';
+function wordsOf(t) {
+  if (t.kind !== 'entry') return t.words || '';
+  const where = t.table === 'shadow' ? '' : t.gpa ? `, guest-physical ${t.gpa}` : t.for ? `, to translate ${t.final ? 'the page' : "a guest table's address"} ${t.for}` : '';
+  return `reads the ${t.table} ${entryNames[t.level]} at ${t.at}${where}: ${t.value} (${t.bits})`;
+}
+const cyclesOf = n => `${nice(n.cycles.total)} cycle${n.cycles.total === 1 ? '' : 's'}`;
+const steps = n => n.told.filter(t => wordsOf(t) !== '');
+
+/// What each step does to the picture of a walk: a cell (row and column) that is read, or cells
+/// that a cache made needless. Rows are guest levels, 0 the page; columns second levels, 0 the
+/// guest's entry itself.
+function picture(n) {
+  let row = n.guest_levels, count = 0;
+  return steps(n).map(t => {
+    const p = {clear: false, read: null, saved: []};
+    if (t.kind === 'walk') { row = n.guest_levels; p.clear = true; }
+    if (t.kind === 'entry') {
+      ++count;
+      const at = isSecond(t.table) ? [t.final ? 0 : row, t.level] : [t.level, 0];
+      p.read = {at, count};
+      if (!isSecond(t.table)) row = t.level - 1;
+    }
+    if (t.kind === 'cached') {
+      const levels = [1, 2, 3, 4, 5];
+      if (t.cache === 'paging-structure') {
+        for (let l = n.guest_levels; l > t.level; --l) p.saved.push([l, 0], ...levels.map(c => [l, c]));
+        p.saved.push(...levels.map(c => [t.level, c]));
+        row = t.level;
+      } else {
+        const at = t.final ? 0 : row;
+        p.saved.push(...levels.filter(c => t.cache === 'nested-tlb' || c > t.level).map(c => [at, c]));
+      }
+    }
+    return p;
+  });
+}
+
+function walkTable(n, upTo, secondLevels, name) {
+  const cells = new Map();
+  let now = null;
+  picture(n).slice(0, upTo).forEach((p, i) => {
+    now = null;
+    if (p.clear) cells.clear();
+    for (const at of p.saved) cells.set(at.join(), {saved: true});
+    if (p.read) { now = p.read.at.join(); cells.set(now, {count: p.read.count}); }
+  });
+  const columns = secondLevels ? [...Array(secondLevels).keys()].map(i => secondLevels - i) : [];
+  const cell = (row, column) => {
+    const c = cells.get([row, column].join()) || {};
+    return element('td', {class: [column ? '' : 'guest', c.count ? 'read' : '', c.saved ? 'saved' : '', now === [row, column].join() ? 'now' : ''].join(' ').trim(),
+      'data-cell': row + ',' + column}, c.count ? String(c.count) : c.saved ? 'cached' : '');
+  };
+  const rows = [];
+  for (let l = n.guest_levels; l >= 1; --l) {
+    if (!n.rows.has(l)) continue;
+    rows.push(element('tr', {}, element('th', {scope: 'row'}, entryNames[l]), ...columns.map(c => cell(l, c)), cell(l, 0)));
+  }
+  if (secondLevels) rows.push(element('tr', {}, element('th', {scope: 'row'}, 'the page'), ...columns.map(c => cell(0, c)), element('td', {}, '—')));
+  return element('table', {}, element('caption', {class: 'small'}, name),
+    element('thead', {}, element('tr', {}, element('td', {}), ...columns.map(c => element('th', {scope: 'col'}, 'EPT ' + entryNames[c])),
+      element('th', {scope: 'col'}, secondLevels ? 'guest entry' : 'entry'))), element('tbody', {}, ...rows));
+}
+
+const toldList = (n, upTo) => element('ol', {class: 'told'}, ...steps(n).map((t, i) =>
+  element('li', {class: i === upTo - 1 ? 'now' : i >= upTo ? 'later' : ''}, element('span', {class: t.kind === 'entry' ? 'entry' : ''}, wordsOf(t)))));
+
+const walkFields = [
+  ['guest_levels', 'Guest tables', [['4', '4 levels'], ['5', '5 levels']]],
+  ['second_levels', 'EPT', [['4', '4 levels'], ['5', '5 levels']]],
+  ['guest_page', 'Guest page', [['4k', '4 KiB'], ['2m', '2 MiB'], ['1g', '1 GiB']]],
+  ['host_page', 'Host page', [['4k', '4 KiB'], ['2m', '2 MiB'], ['1g', '1 GiB']]],
+  ['caches', 'Walk caches', [['off', 'none'], ['1d', 'by guest-virtual address'], ['2d', 'and by guest-physical'], ['2d+ntlb', 'and a nested TLB']]],
+  ['before', 'Done before', [['cold', 'page used, then all caches flushed'], ['near', 'and then the page beside'], ['flushed', 'page used, then MOV to CR3'], ['nothing', 'nothing: first touch']]],
+];
+let walkStep = 1;
+function walksChosen() {
+  const v = Object.fromEntries(walkFields.map(([id]) => [id, $('walk-' + id).value]));
+  if (v.before === 'nothing' && v.caches.startsWith('2d')) v.caches = '1d';
+  const one = v.caches === 'off' ? 'off' : '1d';
+  const keys = {native: ['native', v.guest_levels, 0, v.guest_page, '4k', one, v.before],
+    shadow: ['shadow', v.guest_levels, 0, v.guest_page, v.host_page, one, v.before],
+    nested: ['nested', v.guest_levels, v.second_levels, v.guest_page, v.host_page, v.caches, v.before]};
+  return Object.fromEntries(Object.entries(keys).map(([name, key]) => {
+    const n = data.walks[key.join('/')];
+    const lowest = Math.min(...n.told.filter(t => t.kind === 'entry' && !isSecond(t.table)).map(t => t.level), 5);
+    n.rows = new Set([1, 2, 3, 4, 5].filter(l => l >= lowest && l <= n.guest_levels));
+    return [name, n];
+  }));
+}
+
+function drawWalks() {
+  const walks = walksChosen();
+  const last = Math.max(...Object.values(walks).map(n => steps(n).length));
+  walkStep = Math.min(Math.max(walkStep, 1), last);
+  $('walk-count').textContent = `step ${walkStep} of ${last}`;
+  const now = steps(walks.nested)[Math.min(walkStep, steps(walks.nested).length) - 1];
+  $('walk-words').textContent = 'Nested: ' + wordsOf(now) + '.';
+  const panel = ([name, n]) => element('section', {class: 'walk ' + name, 'data-pager': name},
+    element('h3', {}, name), element('p', {},
+      element('span', {class: 'badge refs'}, `${n.references} entries read`),
+      element('span', {class: 'badge'}, `${Object.entries(n.counters).filter(([k]) => k.startsWith('exits_')).reduce((s, [, v]) => s + v, 0)} exits`),
+      element('span', {class: 'badge'}, cyclesOf(n))),
+    walkTable(n, walkStep, name === 'nested' ? Number($('walk-second_levels').value) : 0,
+      name === 'nested' ? 'a row for each guest-physical address, left to right' : name === 'shadow' ? 'shadow tables, top down' : 'guest tables, top down'),
+    element('details', name === 'nested' ? {open: ''} : {}, element('summary', {}, 'Everything that happens'), toldList(n, walkStep)));
+  const open = new Map([...document.querySelectorAll('#walk-panels section')].map(s => [s.dataset.pager, s.querySelector('details').open]));
+  $('walk-panels').replaceChildren(...[['nested', walks.nested], ['shadow', walks.shadow], ['native', walks.native]].map(panel));
+  for (const s of document.querySelectorAll('#walk-panels section')) {
+    if (open.has(s.dataset.pager)) s.querySelector('details').open = open.get(s.dataset.pager);
+    const list = s.querySelector('.told'), item = s.querySelector('li.now');
+    if (item) list.scrollTop = item.offsetTop - list.offsetTop - 60;
+  }
+}
+
+function startWalks() {
+  $('walk-form').append(...walkFields.map(([id, label, choices]) => element('label', {}, label,
+    element('select', {id: 'walk-' + id, onchange: () => { walkStep = 1; drawWalks(); }}, ...choices.map(([v, t]) => element('option', {value: v}, t))))));
+  $('walk-caches').value = 'off';
+  const go = f => () => { walkStep = f(walkStep); drawWalks(); };
+  $('walk-first').onclick = go(() => 1);
+  $('walk-back').onclick = go(s => s - 1);
+  $('walk-next').onclick = go(s => s + 1);
+  $('walk-last').onclick = go(() => Infinity);
+  $('walk-panels').addEventListener('keydown', e => {
+    if (e.key === 'ArrowRight') go(s => s + 1)();
+    else if (e.key === 'ArrowLeft') go(s => s - 1)();
+    else return;
+    e.preventDefault();
+  });
+  drawWalks();
+}
+
+let lifeStep = 0;
+const components = ['guest', 'walk', 'exit', 'vmm', 'sync'];
+function drawLife() {
+  const count = data.lives[0].steps.length;
+  lifeStep = Math.min(Math.max(lifeStep, 0), count - 1);
+  $('life-count').textContent = `step ${lifeStep + 1} of ${count}`;
+  const title = data.lives[0].steps[lifeStep].title;
+  $('life-title').textContent = `${lifeStep + 1}. ${title[0].toUpperCase()}${title.slice(1)}.`;
+  $('life-panels').replaceChildren(...data.lives.map(l => {
+    const n = l.steps[lifeStep];
+    const exits = Object.entries(n.counters).filter(([k, v]) => k.startsWith('exits_') && v);
+    return element('section', {'data-pager': l.pager}, element('h3', {}, l.pager), element('p', {},
+      ...(exits.length ? exits.map(([k, v]) => element('span', {class: 'badge exit'}, `${v} exit: ${k.slice(6).replaceAll('_', ' ')}`)) : [element('span', {class: 'badge'}, 'no exit')]),
+      element('span', {class: 'badge'}, cyclesOf(n))), toldList(n, Infinity),
+      element('p', {class: 'small'}, n.ended === 'done' ? '' : n.ended));
+  }));
+}
+
+function startLife() {
+  $('life-back').onclick = () => { --lifeStep; drawLife(); };
+  $('life-next').onclick = () => { ++lifeStep; drawLife(); };
+  drawLife();
+  const labels = data.lives.map(l => l.pager);
+  const titles = data.lives[0].steps.map((s, i) => `${i + 1}. ${s.title}`);
+  const cycles = titles.map((t, i) => ({name: t, values: data.lives.map(l => l.steps[i].cycles.total)}));
+  const exits = titles.map((t, i) => ({name: t, values: data.lives.map(l => Object.entries(l.steps[i].counters).filter(([k]) => k.startsWith('exits_')).reduce((s, [, v]) => s + v, 0))}));
+  for (const [id, title, parts] of [['life-exits', 'VM exits of the whole life, by step', exits], ['life-cycles', 'Modelled cycles of the whole life, by step', cycles]]) {
+    $('life-chart').append(figure(id, title, 'What all the steps above add up to.', bars(title, labels, parts, true), titles,
+      ['pager', ...titles], labels.map((l, i) => [l, ...parts.map(p => p.values[i])])));
+  }
+}
+
+// --- begin ---------------------------------------------------------------------------------------
+
+addPatterns();
+const name = experiments.length ? experiments[0].suite : '';
+$('about').textContent = `Suite ${name || 'without a name'}: ${experiments.length} experiments, ${new Set(experiments.map(r => r.guest)).size} guests, pagers ${listing(pagers)}.`;
+$('made').textContent = `Made by mmuscope ${data.version}. Everything on this page is inside it; nothing was fetched.`;
+writeVerdict();
+$('workload').replaceChildren(...[...new Set(experiments.map(r => r.guestLabel))].map(option));
+$('pagers').append(...pagers.map(p => element('label', {}, element('input', {type: 'checkbox', value: p, checked: '', onchange: e => {
+  if (e.target.checked) hidden.delete(p); else hidden.add(p);
+  drawComparison();
+  drawTable();
+}}), p)));
+$('columns').replaceChildren(option('main'), ...[...groups.keys()].map(option));
+fillSettings();
+$('workload').onchange = () => { fillSettings(); drawComparison(); drawTable(); };
+$('setting').onchange = drawComparison;
+$('columns').onchange = $('rows').onchange = drawTable;
+$('table-csv').onclick = () => download('results.csv', csvText(tableData()));
+for (const form of document.forms) form.addEventListener('submit', e => e.preventDefault());
+drawComparison();
+drawTable();
+startWalks();
+startLife();
+document.body.dataset.ready = 'yes';
+})();

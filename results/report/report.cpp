@@ -1,0 +1,253 @@
+#include "results/report/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "results/catalog.h"
+#include "results/columns.h"
+#include "results/csv.h"
+#include "results/report/assets.h"
+#include "results/version.h"
+
+namespace mmuscope {
+namespace {
+
+using Json = nlohmann::ordered_json;
+namespace fs = std::filesystem;
+
+constexpr std::size_t kMaxFile = std::size_t{256} << 20;
+
+// --- the walk explorer ---------------------------------------------------------------------------
+
+constexpr Gva kVa{0x40'0000'0000};
+constexpr std::string_view kSizes[] = {"4k", "2m", "1g"};
+constexpr std::string_view kCaches[] = {"off", "1d", "2d", "2d+ntlb"};
+constexpr Before kBefores[] = {Before::Nothing, Before::Cold, Before::Flushed, Before::Near};
+
+/// One setting of the explorer; under a pager without a second dimension `second_levels` is 0.
+struct Setting {
+  std::string_view pager;
+  unsigned guest_levels, second_levels, guest_page, host_page, caches;
+  Before before;
+};
+
+std::string key(const Setting& s) {
+  return fmt::format("{}/{}/{}/{}/{}/{}/{}", s.pager, s.guest_levels, s.second_levels,
+                     kSizes[s.guest_page], kSizes[s.host_page], kCaches[s.caches],
+                     kBeforeNames[static_cast<unsigned>(s.before)]);
+}
+
+Json walk_of(const Setting& s) {
+  MachineConfig config;
+  config.guest_levels = static_cast<u8>(s.guest_levels);
+  config.backing = static_cast<PageSize>(s.host_page);
+  config.walk_caches = static_cast<WalkCaches>(s.caches);
+  std::string pager(s.pager);
+  if (s.second_levels != 0) pager += fmt::format(":levels={}", s.second_levels);
+  const LoneAccess access{
+      kVa, {AccessKind::Read, Privilege::User}, static_cast<PageSize>(s.guest_page), s.before};
+  return Json::parse(narration_json(narrate_access(access, pager, config)));
+}
+
+/// Every setting whose walk differs: paging in one dimension has one kind of walk cache, a machine
+/// without virtualization no host pages, and what a first touch does depends on no cache of the
+/// second dimension.
+Json all_walks() {
+  Json walks = Json::object();
+  const auto add = [&](const Setting& s) { walks[key(s)] = walk_of(s); };
+  for (const unsigned levels : {4u, 5u}) {
+    for (unsigned page = 0; page < kPageSizes; ++page) {
+      for (const Before before : kBefores) {
+        for (unsigned caches = 0; caches < std::size(kCaches); ++caches) {
+          if (caches < 2) add({"native", levels, 0, page, 0, caches, before});
+          for (unsigned host = 0; host < kPageSizes; ++host) {
+            if (caches < 2) add({"shadow", levels, 0, page, host, caches, before});
+            if (caches > 1 && before == Before::Nothing) continue;
+            for (const unsigned second : {4u, 5u}) {
+              add({"nested", levels, second, page, host, caches, before});
+            }
+          }
+        }
+      }
+    }
+  }
+  return walks;
+}
+
+// --- the life of a PTE write ---------------------------------------------------------------------
+
+constexpr u64 kRights = x86::kPresent | x86::kWrite | x86::kUser | x86::kAccessed | x86::kDirty;
+constexpr u64 kRoot = 0x1'0000, kPage = 0x40'0000'0000, kWindow = 0xc0'0000'0000;
+constexpr u64 kLeafTable = 0x2'0000, kOldFrame = 0x30'0000, kNewFrame = 0x31'0000;
+constexpr u64 kNewContent = 42;
+
+/// A page at kPage whose table the guest also sees, as a page at kWindow.
+Scenario guest_with_a_window() {
+  Scenario s;
+  s.name = "life of a PTE write";
+  s.cr3 = kRoot;
+  u64 next = kRoot;
+  const auto chain = [&](u64 va, u64 table, u64 last, u64 leaf) {
+    for (unsigned level = 4; level > 1; --level) {
+      const u64 below = level == 2 ? last : (next += kPageBytes);
+      s.memory.push_back({table + 8 * table_index(Gva(va), level), below | kRights, 1, 0});
+      table = below;
+    }
+    s.memory.push_back({table + 8 * table_index(Gva(va), 1), leaf | kRights, 1, 0});
+  };
+  s.memory.push_back({kNewFrame, kNewContent, 1, 0});
+  chain(kPage, kRoot, kLeafTable, kOldFrame);
+  chain(kWindow, kRoot, kLeafTable + kPageBytes, kLeafTable);
+  return s;
+}
+
+ScenarioOp access(AccessKind kind, u64 va, u64 value = 0) {
+  ScenarioOp op;
+  op.access = {kind, Privilege::User};
+  op.address = va;
+  op.value = value;
+  return op;
+}
+
+ScenarioOp instruction(ScenarioOp::Kind kind, u64 operand) {
+  ScenarioOp op;
+  op.kind = kind;
+  op.address = op.value = operand;
+  return op;
+}
+
+LifeOfWrite life_under(const PagerInfo& pager) {
+  const u64 entry = kWindow + 8 * table_index(Gva(kPage), 1);
+  const std::pair<const char*, ScenarioOp> ops[] = {
+      {"the guest stores a new frame in the entry",
+       access(AccessKind::Write, entry, kNewFrame | kRights)},
+      {"it invalidates the page, as it must", instruction(ScenarioOp::Kind::Invlpg, kPage)},
+      {"it reads the page, in its new frame", access(AccessKind::Read, kPage)},
+      {"it stores to the entry after it, not present till now",
+       access(AccessKind::Write, entry + 8, kOldFrame | kRights)},
+      {"it reads that page", access(AccessKind::Read, kPage + kPageBytes)},
+      {"it switches address space and back: MOV to CR3", instruction(ScenarioOp::Kind::Cr3, kRoot)},
+      {"it stores to the entry once more", access(AccessKind::Write, entry, kOldFrame | kRights)},
+  };
+  MachineConfig config;
+  config.virtualized = pager.virtualized;
+  ScenarioMachine run(guest_with_a_window(), config,
+                      [&](Machine& m) { return pager.make(m, Params("pager", pager.params())); });
+  for (int i = 0; i < 2; ++i) {
+    run.run(access(AccessKind::Write, kPage));
+    run.run(access(AccessKind::Read, entry));
+  }
+  // KVM's way lets the table out of step as soon as the guest sees it, until the next MOV to CR3.
+  run.run(instruction(ScenarioOp::Kind::Cr3, kRoot));
+  LifeOfWrite life{std::string(pager.name), {}, {}};
+  for (const auto& [title, op] : ops) {
+    life.titles.push_back(title);
+    life.ops.push_back(narrate(run, op, life.pager));
+  }
+  return life;
+}
+
+Json lives_json() {
+  Json all = Json::array();
+  for (const LifeOfWrite& life : lives_of_a_write()) {
+    Json steps = Json::array();
+    for (std::size_t i = 0; i < life.ops.size(); ++i) {
+      Json step = Json::parse(narration_json(life.ops[i]));
+      step["title"] = life.titles[i];
+      steps.push_back(std::move(step));
+    }
+    all.push_back({{"pager", life.pager}, {"steps", steps}});
+  }
+  return all;
+}
+
+// --- the suite -----------------------------------------------------------------------------------
+
+std::string optional_file(const fs::path& path) {
+  return fs::exists(path) ? read_file(path, kMaxFile) : "";
+}
+
+Json dictionary() {
+  Json all = Json::array();
+  for (const Column<SuiteRow>& c : suite_columns()) {
+    all.push_back({{"name", c.name},
+                   {"kind", name_of(c.kind)},
+                   {"unit", c.unit},
+                   {"group", c.group},
+                   {"meaning", c.meaning}});
+  }
+  return all;
+}
+
+std::string checked_suite(const fs::path& file) {
+  if (!fs::exists(file)) {
+    throw InputError(file.string() + ": no such file; report takes the folder that a suite wrote");
+  }
+  std::string text = read_file(file, kMaxFile);
+  const std::vector<CsvRow> rows = parse_csv(text, file.string());
+  for (const char* name : {"workload", "pager", "vcpus", "status", "exits", "cycles_total"}) {
+    if (rows.empty() || std::find(rows[0].begin(), rows[0].end(), name) == rows[0].end()) {
+      throw InputError(fmt::format("{}: line 1: no column {}; it must be the suite.csv of a suite",
+                                   file.string(), name));
+    }
+  }
+  for (std::size_t i = 1; i < rows.size(); ++i) {
+    if (rows[i].size() != rows[0].size()) {
+      throw InputError(fmt::format("{}: record {}: {} fields, not {}", file.string(), i,
+                                   rows[i].size(), rows[0].size()));
+    }
+  }
+  return text;
+}
+
+/// As the content of a script element: nothing in it may end the element or begin a comment.
+std::string in_script(std::string json) {
+  std::string safe;
+  safe.reserve(json.size());
+  for (const char c : json) safe += c == '<' ? std::string("\\u003c") : std::string(1, c);
+  return safe;
+}
+
+void put(std::string& page, std::string_view mark, std::string_view text) {
+  const std::size_t at = page.find(mark);
+  assert(at != std::string::npos && "the page lost a mark");
+  page.replace(at, mark.size(), text);
+}
+
+}  // namespace
+
+std::vector<LifeOfWrite> lives_of_a_write() {
+  std::vector<LifeOfWrite> lives;
+  for (const PagerInfo& pager : pager_catalog()) lives.push_back(life_under(pager));
+  return lives;
+}
+
+std::string report_page(const fs::path& folder) {
+  Json data;
+  data["version"] = version();
+  data["suite"] = checked_suite(folder / "suite.csv");
+  data["processes"] = optional_file(folder / "processes.csv");
+  data["vcpus"] = optional_file(folder / "vcpus.csv");
+  data["columns"] = dictionary();
+  data["walks"] = all_walks();
+  data["lives"] = lives_json();
+  std::string page(kPageHtml);
+  put(page, "/*{uplot.css}*/", kUplotCss);
+  put(page, "/*{page.css}*/", kPageCss);
+  // The data last: what it holds is not searched for marks.
+  put(page, "/*{uplot.js}*/", kUplotJs);
+  put(page, "/*{page.js}*/", kPageJs);
+  put(page, "/*{data}*/", in_script(data.dump(-1, ' ', false, Json::error_handler_t::replace)));
+  return page;
+}
+
+fs::path write_report(const fs::path& folder) {
+  const fs::path path = folder / "report.html";
+  write_file(path.string(), report_page(folder));
+  return path;
+}
+
+}  // namespace mmuscope

@@ -1,0 +1,243 @@
+#include "results/report/report.h"
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "core/error.h"
+#include "results/csv.h"
+#include "results/experiment.h"
+#include "tests/support/paths.h"
+
+using namespace mmuscope;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kSuite =
+    "name = page\n"
+    "workload = fork:operations=20\nworkload = touch:memory=1m\n"
+    "pager = native\npager = shadow\npager = shadow-unsync\npager = nested\n"
+    "vcpus = 1,2\n";
+
+/// A folder with the results of a small suite, removed at the end.
+class Results {
+ public:
+  Results() : folder_(fs::temp_directory_path() / fmt::format("mmuscope_report_{}", getpid())) {
+    fs::create_directories(folder_);
+    const std::string suite = (folder_ / "page.suite").string();
+    write_file(suite, kSuite);
+    const std::string command = fmt::format("'{}/mmuscope' suite '{}' --out '{}' >/dev/null 2>&1",
+                                            build_dir(), suite, folder_.string());
+    REQUIRE(std::system(command.c_str()) == 0);
+  }
+  ~Results() { fs::remove_all(folder_); }
+  const fs::path& folder() const { return folder_; }
+
+ private:
+  fs::path folder_;
+};
+
+u64 exits_of(const Narration& n) { return total_exits(n.counters); }
+
+const LifeOfWrite& life(const std::vector<LifeOfWrite>& lives, const std::string& pager) {
+  return *std::find_if(lives.begin(), lives.end(), [&](auto& l) { return l.pager == pager; });
+}
+
+/// Run in the page once it is ready: uses it as a reader does, and leaves what it saw in #seen.
+constexpr const char* kReader = R"js(<script>
+(() => {
+  const $ = id => document.getElementById(id), seen = {};
+  const sums = id => {
+    const by = {};
+    for (const r of document.querySelectorAll(`#${id} rect[data-value]`))
+      by[r.dataset.label] = (by[r.dataset.label] || 0) + Number(r.dataset.value);
+    return by;
+  };
+  const rows = () => document.querySelectorAll('#numbers tbody tr').length;
+  const refs = () => document.querySelector('#walk-panels .nested .refs').textContent;
+  const choose = (id, value) => { $(id).value = value; $(id).dispatchEvent(new Event('change')); };
+  seen.ready = document.body.dataset.ready;
+  seen.requests = performance.getEntriesByType('resource').length;
+  seen.exits = sums('exits');
+  seen.cycles = sums('cycles');
+  seen.csv = document.querySelector('#exits .csv').dataset.csv;
+  seen.canvases = document.querySelectorAll('#sync canvas').length;
+  seen.verdict = document.querySelectorAll('#verdict li').length;
+  seen.rows = rows();
+  document.querySelector('#pagers input[value="shadow"]').click();
+  seen.filtered_rows = rows();
+  seen.filtered = Object.keys(sums('cycles'));
+  document.querySelector('[data-sort="exits"]').click();
+  const column = [...document.querySelectorAll('#numbers thead th')].findIndex(h => h.textContent.startsWith('exits'));
+  seen.sorted = [...document.querySelectorAll('#numbers tbody tr')].map(r => Number(r.children[column].textContent.replaceAll(',', '')));
+  seen.aria_sort = document.querySelectorAll('#numbers thead th')[column].getAttribute('aria-sort');
+  seen.refs = refs();
+  for (let i = 0; i < 5; ++i) $('walk-next').click();
+  seen.after_five = document.querySelectorAll('#walk-panels .nested td.read').length;
+  seen.marked = document.querySelector('#walk-panels .nested td.now').dataset.cell;
+  $('walk-last').click();
+  seen.cells = [...document.querySelectorAll('#walk-panels .nested td.read')].map(c => Number(c.textContent));
+  seen.shadow_cells = document.querySelectorAll('#walk-panels .shadow td.read').length;
+  choose('walk-caches', '1d');
+  choose('walk-before', 'near');
+  seen.refs_near = refs();
+  seen.life = [...document.querySelectorAll('#life-panels section')].map(s => s.querySelectorAll('.badge.exit').length);
+  $('life-next').click();
+  seen.life_next = $('life-count').textContent;
+  const unnamed = [...document.querySelectorAll('button, select, input')].filter(e => !(e.textContent.trim() || e.labels && e.labels.length));
+  seen.unnamed = unnamed.length;
+  const out = document.createElement('pre');
+  out.id = 'seen';
+  out.textContent = '@@' + JSON.stringify(seen) + '@@';
+  document.body.append(out);
+})();
+</script></body>)js";
+
+struct Browsed {
+  nlohmann::json seen;
+  std::string messages;  ///< what the page wrote to the console
+};
+
+bool has_chromium() { return std::system("command -v chromium >/dev/null 2>&1") == 0; }
+
+Browsed browse(const Results& results) {
+  std::string page = report_page(results.folder());
+  const std::size_t end = page.rfind("</body>");
+  page.replace(end, std::string("</body>").size(), kReader);
+  const std::string path = (results.folder() / "driven.html").string();
+  write_file(path, page);
+  const std::string command = fmt::format(
+      "chromium --headless --no-sandbox --disable-gpu --user-data-dir='{0}/profile' "
+      "--host-resolver-rules='MAP * ~NOTFOUND' --enable-logging=stderr --v=0 "
+      "--virtual-time-budget=5000 --dump-dom 'file://{1}' >'{0}/dom' 2>'{0}/log'",
+      results.folder().string(), path);
+  REQUIRE(std::system(command.c_str()) == 0);
+  const std::string dom = read_file(results.folder() / "dom", 1 << 26);
+  const std::string log = read_file(results.folder() / "log", 1 << 26);
+  Browsed browsed;
+  for (std::size_t at = log.find("CONSOLE"); at != std::string::npos;
+       at = log.find("CONSOLE", at + 1)) {
+    browsed.messages += log.substr(at, log.find('\n', at) - at) + "\n";
+  }
+  const std::size_t from = dom.rfind("<pre id=\"seen\">@@");
+  REQUIRE_MESSAGE(from != std::string::npos, browsed.messages);
+  const std::size_t begin = from + 17;
+  browsed.seen = nlohmann::json::parse(dom.substr(begin, dom.find("@@", begin) - begin));
+  return browsed;
+}
+
+/// A column of the first guest's rows, by pager.
+std::map<std::string, u64> of_first_guest(const Results& results, const std::string& column) {
+  const auto rows = parse_csv(read_file(results.folder() / "suite.csv", 1 << 26), "suite.csv");
+  const auto at = [&](const std::string& name) {
+    return static_cast<std::size_t>(std::find(rows[0].begin(), rows[0].end(), name) -
+                                    rows[0].begin());
+  };
+  std::map<std::string, u64> values;
+  for (std::size_t i = 1; i < rows.size(); ++i) {
+    if (rows[i][at("workload")] == rows[1][at("workload")] && rows[i][at("vcpus")] == "1") {
+      if (const u64 v = std::stoull(rows[i][at(column)]); v != 0) values[rows[i][at("pager")]] = v;
+    }
+  }
+  return values;
+}
+
+}  // namespace
+
+TEST_CASE("report: what a store to a page-table entry costs under each pager") {
+  const std::vector<LifeOfWrite> lives = lives_of_a_write();
+  REQUIRE(lives.size() == 4);
+  for (const LifeOfWrite& l : lives) {
+    for (const Narration& n : l.ops) {
+      CHECK(n.narrated() == n.counters);
+      CHECK((!n.ended || n.ended->done));
+    }
+    CHECK(l.ops[2].ended->value == 42);  // what the new frame holds
+  }
+  // The store itself: nothing leaves the guest but where tables are write-protected.
+  CHECK(exits_of(life(lives, "native").ops[0]) == 0);
+  CHECK(exits_of(life(lives, "nested").ops[0]) == 0);
+  CHECK(life(lives, "shadow").ops[0].counters[Event::MmuPteWrite] == 1);
+  CHECK(life(lives, "shadow").ops[3].counters[Event::MmuPteWrite] == 1);
+  // KVM's way: the first store takes the table out of sync, later ones are free until a MOV to CR3
+  // has synchronised it.
+  const LifeOfWrite& unsync = life(lives, "shadow-unsync");
+  CHECK(unsync.ops[0].counters[Event::MmuPteWrite] == 0);
+  CHECK(exits_of(unsync.ops[0]) == 1);
+  CHECK(exits_of(unsync.ops[3]) == 0);
+  CHECK(exits_of(unsync.ops[6]) == 1);
+}
+
+TEST_CASE("report: one page that holds the results and refers to nothing") {
+  const Results results;
+  CHECK(write_report(results.folder()) == results.folder() / "report.html");
+  const std::string page = read_file(results.folder() / "report.html", 1 << 26);
+  CHECK(page.find("default-src 'none'") != std::string::npos);
+  for (const char* outside : {" src=", "@import", "url(http", "href=\"http", "/*{"}) {
+    CAPTURE(outside);
+    CHECK(page.find(outside) == std::string::npos);
+  }
+  CHECK(page == report_page(results.folder()));
+  const std::size_t from = page.find("id=\"data\">") + 10;
+  const auto data = nlohmann::json::parse(page.substr(from, page.find("</script>", from) - from));
+  CHECK(data.at("suite") == read_file(results.folder() / "suite.csv", 1 << 26));
+  const auto& cold = data.at("walks").at("nested/4/4/4k/4k/off/cold");
+  CHECK(cold.at("references") == 24);
+  CHECK(data.at("walks").at("nested/5/5/4k/4k/off/cold").at("references") == 35);
+}
+
+TEST_CASE("report: a folder without results is bad input, and so is a broken file") {
+  const fs::path folder = fs::temp_directory_path() / fmt::format("mmuscope_none_{}", getpid());
+  fs::create_directories(folder);
+  CHECK_THROWS_AS(report_page(folder), InputError);
+  write_file((folder / "suite.csv").string(), "a,b\n1,2\n");
+  CHECK_THROWS_AS(report_page(folder), InputError);
+  write_file((folder / "suite.csv").string(),
+             "workload,pager,vcpus,status,exits,cycles_total\nfork,native\n");
+  CHECK_THROWS_AS(report_page(folder), InputError);
+  fs::remove_all(folder);
+}
+
+TEST_CASE("slow: report: the page in Chromium shows the CSV's numbers and answers clicks") {
+  if (!has_chromium()) {
+    MESSAGE("skipped: no chromium on this machine (Debian: chromium, fonts-dejavu-core)");
+    return;
+  }
+  const Results results;
+  const Browsed browsed = browse(results);
+  const nlohmann::json& seen = browsed.seen;
+  CHECK(browsed.messages == "");
+  CHECK(seen.at("ready") == "yes");
+  CHECK(seen.at("requests") == 0);
+  const std::map<std::string, u64> exits = seen.at("exits"), cycles = seen.at("cycles");
+  CHECK(exits == of_first_guest(results, "exits"));
+  CHECK(cycles == of_first_guest(results, "cycles_total"));
+  CHECK(seen.at("canvases") == 1);
+  CHECK(seen.at("verdict") >= 3);
+  CHECK(seen.at("rows") == 8);
+  CHECK(seen.at("filtered_rows") == 6);
+  CHECK(seen.at("filtered") == std::vector<std::string>{"native", "shadow-unsync", "nested"});
+  const std::vector<u64> sorted = seen.at("sorted");
+  CHECK(std::is_sorted(sorted.rbegin(), sorted.rend()));
+  CHECK(sorted.front() > 0);
+  CHECK(seen.at("aria_sort") == "descending");
+  CHECK(seen.at("refs") == "24 entries read");
+  CHECK(seen.at("after_five") == 5);
+  CHECK(seen.at("marked") == "4,0");
+  std::vector<u64> order(24);
+  std::iota(order.begin(), order.end(), 1);
+  CHECK(seen.at("cells") == order);
+  CHECK(seen.at("shadow_cells") == 4);
+  CHECK(seen.at("refs_near") == "5 entries read");
+  CHECK(seen.at("life") == std::vector<int>{0, 1, 1, 0});
+  CHECK(seen.at("life_next") == "step 2 of 7");
+  CHECK(seen.at("unnamed") == 0);
+}
