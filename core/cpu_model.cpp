@@ -22,6 +22,10 @@ constexpr WalkCacheGeometry kIntelPml4e{2, 2, kMemory}, kIntelPdpte{4, 4, kMemor
 constexpr WalkCacheGeometry kZenPde{64, 64, kMemory};
 constexpr WalkCacheGeometry kK10Pde{16, 16, kMemory};
 
+// Data caches: sizes and ways as the vendors' optimization manuals and CPUID give them, as
+// remembered; the last level is that of one whole chip of the size named.
+constexpr LineCacheGeometry line_cache(u32 kib, u16 ways) { return {kib, ways, kMemory}; }
+
 CpuModel nehalem() {
   CpuModel c;
   c.name = "nehalem";
@@ -34,6 +38,9 @@ CpuModel nehalem() {
   c.l1_fetch = {{64, 4, k4, kCpuid}, {7, 7, k2, kCpuid}};
   c.l2_data = {{512, 4, k4, kCpuid}};
   c.pml4e = kIntelPml4e, c.pdpte = kIntelPdpte, c.pde = kIntelPde;
+  c.l1_lines = line_cache(32, 8);
+  c.l2_lines = line_cache(256, 8);
+  c.llc_lines = line_cache(8 << 10, 16);
   return c;
 }
 
@@ -46,6 +53,9 @@ CpuModel haswell() {
   c.l1_load = {{64, 4, k4, kCpuid}, {32, 4, k2, kCpuid}, {4, 4, k1, kCpuid}};
   c.l1_fetch = {{64, 8, k4, kCpuid}, {8, 8, k2, kCpuid}};
   c.l2_data = {{1024, 8, k4 | k2, kCpuid}};
+  c.l1_lines = line_cache(32, 8);
+  c.l2_lines = line_cache(256, 8);
+  c.llc_lines = line_cache(30 << 10, 20);  // 12 cores
   return c;
 }
 
@@ -56,6 +66,9 @@ CpuModel skylake() {
   c.description = "Intel Skylake-SP (2017)";
   // CPUID's code says 6 ways, the manual 12; 1536 entries in 12 ways make 128 sets.
   c.l2_data = {{1536, 12, k4 | k2, kText}, {16, 4, k1, kCpuid}};
+  c.l1_lines = line_cache(32, 8);
+  c.l2_lines = line_cache(1024, 16);
+  c.llc_lines = line_cache(28 * 1408, 11);  // 28 cores
   return c;
 }
 
@@ -63,6 +76,7 @@ CpuModel cascade_lake() {
   CpuModel c = skylake();
   c.name = "cascade-lake";
   c.description = "Intel Cascade Lake (Xeon Platinum 8269CY, 2019), the PVM paper's host";
+  c.llc_lines = line_cache(26 * 1408, 11);  // 26 cores
   return c;
 }
 
@@ -75,6 +89,9 @@ CpuModel ice_lake() {
   c.l1_store = {{16, 16, k4 | k2 | k1, kCpuid}};
   c.l1_fetch = {{128, 8, k4, kMemory}, {8, 8, k2, kCpuid}};
   c.l2_data = {{1024, 8, k4 | k2, kCpuid}, {1024, 8, k4 | k1, kCpuid}};
+  c.l1_lines = line_cache(48, 12);
+  c.l2_lines = line_cache(1280, 20);
+  c.llc_lines = line_cache(40 * 1536, 12);  // 40 cores
   return c;
 }
 
@@ -83,6 +100,8 @@ CpuModel sapphire_rapids() {
   c.name = "sapphire-rapids";
   c.description = "Intel Sapphire Rapids (Golden Cove, 2023)";
   c.l1_fetch = {{256, 8, k4, kCpuid}, {32, 8, k2, kCpuid}};
+  c.l2_lines = line_cache(2048, 16);
+  c.llc_lines = line_cache(56 * 1920, 15);  // 56 cores
   return c;
 }
 
@@ -98,6 +117,10 @@ CpuModel barcelona() {
   c.l2_data = {{512, 4, k4, kCpuid}, {128, 2, k2, kCpuid}};
   c.l2_fetch = {{512, 4, k4, kCpuid}};
   c.pml4e = {4, 4, kMemory}, c.pdpte = {4, 4, kMemory}, c.pde = kK10Pde;
+  c.l1_lines = line_cache(64, 2);
+  c.l2_lines = line_cache(512, 16);
+  c.llc_lines = line_cache(2 << 10, 32);
+  c.entry_cache = true;
   return c;
 }
 
@@ -111,6 +134,10 @@ CpuModel zen1() {
   c.l2_data = {{1536, 12, k4 | k2, kText}};
   c.l2_fetch = {{1024, 8, k4 | k2, kCpuid}};
   c.pml4e = kIntelPml4e, c.pdpte = kIntelPdpte, c.pde = kZenPde;
+  c.l1_lines = line_cache(32, 8);
+  c.l2_lines = line_cache(512, 8);
+  c.llc_lines = line_cache(8 << 10, 16);  // of a complex of 4 cores
+  c.entry_cache = false;
   return c;
 }
 
@@ -119,6 +146,7 @@ CpuModel zen2() {
   c.name = "zen2";
   c.description = "AMD Zen 2 (Rome, 2019)";
   c.l2_data = {{2048, 16, k4 | k2, kText}};
+  c.llc_lines = line_cache(16 << 10, 16);  // of a complex of 4 cores
   return c;
 }
 
@@ -129,6 +157,7 @@ CpuModel zen3() {
   c.pcid = true;
   c.l2_data = {{2048, 16, k4 | k2, kText}, {64, 64, k1, kCpuid}};
   c.l2_fetch = {{512, 4, k4 | k2, kCpuid}};
+  c.llc_lines = line_cache(32 << 10, 16);  // of a complex of 8 cores
   return c;
 }
 
@@ -139,6 +168,7 @@ CpuModel zen4() {
   c.max_phys_bits = 52;
   c.l1_load = {{72, 72, k4 | k2 | k1, kCpuid}};
   c.l2_data = {{3072, 24, k4 | k2, kText}, {64, 64, k1, kCpuid}};
+  c.l2_lines = line_cache(1024, 8);
   return c;
 }
 

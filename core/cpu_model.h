@@ -27,6 +27,13 @@ struct WalkCacheGeometry {
   Confidence sure = Confidence::Memory;
 };
 
+/// One data cache, of 64-byte lines.
+struct LineCacheGeometry {
+  u32 kib = 0;
+  u16 ways = 0;
+  Confidence sure = Confidence::Memory;
+};
+
 enum class Vendor : u8 { Intel, Amd };
 
 /// What paging depends on in a CPU.
@@ -46,7 +53,11 @@ struct CpuModel {
   /// Of the nested TLB, where one is switched on. AMD's K10 is said to have 16 entries; nothing is
   /// known of others.
   WalkCacheGeometry nested_tlb{16, 16, Confidence::Memory};
-  bool pml = false;  ///< page-modification logging (Intel)
+  bool entry_cache = false;  ///< walks are cached by entry, not by prefix of the address
+  /// Of the cache by entry. K10's; nothing is known of such a cache in others.
+  WalkCacheGeometry page_entries{24, 24, Confidence::Memory};
+  LineCacheGeometry l1_lines, l2_lines, llc_lines;  ///< of a core, of a core, shared
+  bool pml = false;                                 ///< page-modification logging (Intel)
 };
 
 /// The model with TLBs of `percent` as many entries: sets are added or taken, in fully associative

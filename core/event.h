@@ -25,6 +25,10 @@ enum class Event : u8 {
   WalkCacheHit,
   NestedCacheHit,
   NestedTlbHit,
+  TableRefL1,
+  TableRefL2,
+  TableRefLlc,
+  TableRefMemory,
   TlbSplinter,
   // VM exits, one event per reason.
   ExitPageFault,
@@ -92,11 +96,19 @@ inline constexpr std::array<EventInfo, kEvents> kEventInfo = {{
     {Event::TableRefNested, "table_refs_nested",
      "reads of EPT or NPT entries by the hardware walker"},
     {Event::WalkCacheHit, "walk_cache_hits",
-     "walks that started below the root thanks to a paging-structure cache"},
+     "walks that started below the root thanks to a paging-structure cache; of a page-entry cache, "
+     "the entries that it answered"},
     {Event::NestedCacheHit, "nested_walk_cache_hits",
-     "walks of the second dimension that began below its root, by its own paging-structure caches"},
+     "walks of the second dimension that began below its root, by its own paging-structure caches; "
+     "of a page-entry cache, the entries that it answered"},
     {Event::NestedTlbHit, "nested_tlb_hits",
      "guest-physical addresses of guest tables that the nested TLB translated without a walk"},
+    {Event::TableRefL1, "table_refs_l1",
+     "table entries read that lay in the first-level data cache"},
+    {Event::TableRefL2, "table_refs_l2",
+     "those that lay in the second level, and not in the first"},
+    {Event::TableRefLlc, "table_refs_llc", "those that lay in the last level alone"},
+    {Event::TableRefMemory, "table_refs_memory", "those that came from memory"},
     {Event::TlbSplinter, "tlb_splinters",
      "translations cached as a page smaller than the guest's, because the host's is smaller or the "
      "TLB holds none of that size"},

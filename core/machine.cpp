@@ -19,17 +19,27 @@ Machine::Machine(const MachineConfig& config, const MakePager& make_pager)
       map_(config.virtualized ? MemoryMap(memory_, config.memory_bytes,
                                           {config.backing, config.fragmented, config.seed})
                               : MemoryMap::identity(memory_, config.memory_bytes)) {
-  for (unsigned i = 0; i < config.vcpus; ++i) {
-    vcpus_.push_back(std::make_unique<Vcpu>(*this, i, cpu_));
-    vcpus_.back()->walk_cache_.set_enabled(config.walk_caches != WalkCaches::Off);
-    vcpus_.back()->guest_physical_.enable(config.walk_caches >= WalkCaches::TwoD,
-                                          config.walk_caches >= WalkCaches::TwoDTlb);
-  }
+  if (config.table_lines) llc_ = std::make_unique<LineCache>(cpu_.llc_lines);
+  for (unsigned i = 0; i < config.vcpus; ++i) add_vcpu(i);
   if (config.prebacked && config.virtualized) map_.back_all();
   pager_ = make_pager(*this);
 }
 
 Machine::~Machine() = default;
+
+void Machine::add_vcpu(unsigned index) {
+  vcpus_.push_back(std::make_unique<Vcpu>(*this, index, cpu_));
+  Vcpu& v = *vcpus_.back();
+  const bool by_entry = config_.walk_cache_kind == WalkCacheKind::Entry ||
+                        (config_.walk_cache_kind == WalkCacheKind::Cpu && cpu_.entry_cache);
+  const bool one = config_.walk_caches != WalkCaches::Off;
+  const bool two = config_.walk_caches >= WalkCaches::TwoD;
+  v.walk_cache_.set_enabled(one && !by_entry);
+  v.guest_physical_.enable(two && !by_entry, config_.walk_caches >= WalkCaches::TwoDTlb);
+  v.page_entries_.enable(one && by_entry, two && by_entry);
+  if (llc_ != nullptr) v.data_caches_ = std::make_unique<DataCaches>(cpu_, *llc_);
+  v.watches_walks_ = v.page_entries_.on() || llc_ != nullptr;
+}
 
 Counters Machine::counters() const {
   Counters sum;

@@ -19,6 +19,9 @@ enum class WalkCaches : u8 {
   TwoDTlb,  ///< and a nested TLB: whole translations of guest tables' addresses
 };
 
+/// What those of tables hold: a prefix of the address, or entries by their own address.
+enum class WalkCacheKind : u8 { Cpu, Prefix, Entry };
+
 /// What the machine is, whatever pager runs it.
 struct MachineConfig {
   std::string cpu{kDefaultCpu};
@@ -29,6 +32,8 @@ struct MachineConfig {
   u64 seed = 1;            ///< decides which host pages are smaller
   unsigned vcpus = 1;
   WalkCaches walk_caches = WalkCaches::OneD;
+  WalkCacheKind walk_cache_kind = WalkCacheKind::Cpu;
+  bool table_lines = false;    ///< the data caches that the walker reads through are modelled
   bool virtualized = true;     ///< false: guest-physical is host-physical
   u8 guest_levels = 4;         ///< of a guest kernel's tables: 4 or 5
   bool vpid = true;            ///< false: TLBs without tags, exits and entries flush
@@ -97,12 +102,15 @@ class Machine {
   void run(const std::function<void(Vcpu&)>& body);
 
  private:
+  void add_vcpu(unsigned index);
+
   MachineConfig config_;
   CpuModel cpu_;
   u8 max_phys_bits_;
   PhysicalMemory memory_;
   MemoryMap map_;
   std::unique_ptr<Pager> pager_;
+  std::unique_ptr<LineCache> llc_;  // if data caches are modelled
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   Scheduler scheduler_;
   AccessObserver* observer_ = nullptr;

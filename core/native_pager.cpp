@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/machine.h"
+#include "core/walk_memory.h"
 #include "core/x86_hardware.h"
 
 namespace mmuscope {
@@ -17,7 +18,9 @@ class NativePager final : public Pager {
   }
 
   Outcome walk(Vcpu& vcpu, Gva va, Access access) override {
-    return tell_listener(vcpu, [&](auto& told) { return walk_told(vcpu, va, access, told); });
+    return walk_in_memory(vcpu, machine_.memory(), va, [&](auto& memory, auto& told) {
+      return walk_told(vcpu, va, access, memory, told);
+    });
   }
   bool intercepts(ExitReason) const override { return false; }
   Resume handle(Vcpu&, const VmExit&) override {
@@ -30,15 +33,15 @@ class NativePager final : public Pager {
   }
 
  private:
-  template <class Listener>
-  Outcome walk_told(Vcpu& vcpu, Gva va, Access access, Listener& listener);
+  template <class Memory, class Listener>
+  Outcome walk_told(Vcpu& vcpu, Gva va, Access access, Memory& memory, Listener& listener);
 
   Machine& machine_;
 };
 
-template <class Listener>
-Outcome NativePager::walk_told(Vcpu& vcpu, Gva va, Access access, Listener& listener) {
-  PhysicalMemory& memory = machine_.memory();
+template <class Memory, class Listener>
+Outcome NativePager::walk_told(Vcpu& vcpu, Gva va, Access access, Memory& memory,
+                               Listener& listener) {
   const Controls& controls = vcpu.controls();
   WalkStart<GuestFormat> start{vcpu.root(), controls.levels};
   start_from_cache(vcpu, va, start, listener);
@@ -47,8 +50,13 @@ Outcome NativePager::walk_told(Vcpu& vcpu, Gva va, Access access, Listener& list
   const auto read = [&](Gpa where, unsigned level, u64& entry) {
     ++refs;
     // Beyond memory nobody answers: all ones.
-    entry = where.raw() + 8 <= machine_.map().bytes() ? memory.read(Hpa(where.raw())) : ~u64{0};
-    listener.on_entry({TableKind::Guest, level, Hpa(where.raw()), true, where, entry, false});
+    const EntryRead asked{TableKind::Guest, level, Hpa(where.raw()), true, where, ~u64{0}, false};
+    if (where.raw() + 8 <= machine_.map().bytes()) {
+      entry = read_entry(memory, listener, Side::First, va.raw(), asked);
+    } else {
+      entry = asked.value;
+      listener.on_entry(asked);
+    }
     return true;
   };
   const auto update = [&](Gpa where, unsigned level, u64 seen, u64 bits) {
@@ -58,12 +66,14 @@ Outcome NativePager::walk_told(Vcpu& vcpu, Gva va, Access access, Listener& list
   };
   const WalkVerdict verdict = walk_for_access<GuestFormat>(
       path, start, va, access, controls, machine_.guest_rules(controls), read, update);
-  vcpu.counters[Event::TableRefGuest] += refs;
+  vcpu.counters[Event::TableRefGuest] += refs - cached_entries(memory, Side::First);
   if (verdict != WalkVerdict::Permitted) {
     return Outcome::fault_of(GuestFault::Kind::PageFault,
                              page_fault_code(access, controls, path.status), va);
   }
   cache_path(vcpu, va, path, start.rights);
+  keep_entries(memory, path, Side::First, va.raw(), true,
+               [&](unsigned level) { return Hpa(path.where[level].raw()); });
   Translation t = x86_translation(path, controls);
   t.page = Hpa(path.page().raw());
   if (!machine_.map().contains(path.translate(va), 8)) {

@@ -45,7 +45,8 @@ Vcpu::Vcpu(Machine& machine, unsigned index, const CpuModel& cpu)
       index_(index),
       tlb_(cpu),
       walk_cache_(cpu),
-      guest_physical_(cpu) {
+      guest_physical_(cpu),
+      page_entries_(cpu) {
   l1_load_ = &tlb_.first(AccessKind::Read);
   l1_store_ = &tlb_.first(AccessKind::Write);
   l1_fetch_ = &tlb_.first(AccessKind::Fetch);
@@ -122,7 +123,7 @@ void Vcpu::resolve_miss(Gva va, Access access, const StoreOp* op, Slow& out) {
   const auto page_fault = [this, va] {
     const FlushMatch match = FlushMatch::pcid(context_, false);
     tlb_.invalidate_address(va, match);
-    walk_cache_.invalidate_address(va, match);
+    drop_tables_at(va, match);
   };
   for (int attempt = 0; attempt < kMaxTries; ++attempt) {
     ++counters[Event::Walk];
@@ -190,7 +191,7 @@ void Vcpu::count_exit(ExitReason reason, const VmExit* exit) {
   // by its kind either.
   if (!tagged_) {
     flush_space();
-    if (cpu_.vendor == Vendor::Amd) guest_physical_.invalidate(FlushMatch::space(context_));
+    if (cpu_.vendor == Vendor::Amd) drop_guest_physical(FlushMatch::space(context_));
   }
   machine_.pager().left_guest(*this);
 }
@@ -398,7 +399,7 @@ void Vcpu::flush_invpcid(InvpcidType type, u32 pcid, Gva va) {
       // Global translations may survive; those here do, as INVPCID names a PCID's own.
       const FlushMatch match = FlushMatch::pcid(c, true);
       tlb_.invalidate_page(va, match);
-      walk_cache_.invalidate(match);
+      drop_tables(match);
       break;
     }
     case InvpcidType::Context:
@@ -438,16 +439,33 @@ void Vcpu::flush_for_change(const Controls& from, const Controls& to) {
   if (!from.smep && to.smep) flush_tlb(FlushMatch::pcid(context_, false));
 }
 
+void Vcpu::drop_tables(const FlushMatch& match) {
+  walk_cache_.invalidate(match);
+  page_entries_.invalidate(Side::First, match);
+}
+
+void Vcpu::drop_tables_at(Gva va, const FlushMatch& match) {
+  walk_cache_.invalidate_address(va, match);
+  page_entries_.invalidate_way(Side::First, va.raw(), match);
+}
+
+void Vcpu::drop_guest_physical(const FlushMatch& match) {
+  guest_physical_.invalidate(match);
+  page_entries_.invalidate(Side::Second, match);
+}
+
 void Vcpu::flush_tlb(const FlushMatch& match) {
   tlb_.invalidate(match);
-  walk_cache_.invalidate(match);
+  drop_tables(match);
 }
 
 void Vcpu::forget_translation(Gva va, Gpa gpa) {
   const FlushMatch here = FlushMatch::exactly(context_);
   tlb_.invalidate_address(va, here);
-  walk_cache_.invalidate_address(va, here);
-  guest_physical_.invalidate_address(gpa, FlushMatch::exactly(guest_physical_context()));
+  drop_tables_at(va, here);
+  const FlushMatch second = FlushMatch::exactly(guest_physical_context());
+  guest_physical_.invalidate_address(gpa, second);
+  page_entries_.invalidate_way(Side::Second, gpa.raw(), second);
 }
 
 void Vcpu::invvpid(InvvpidType type, u32 vpid, Gva va) {
@@ -456,6 +474,7 @@ void Vcpu::invvpid(InvvpidType type, u32 vpid, Gva va) {
     case InvvpidType::Address:
       tlb_.invalidate_page(va, match);
       walk_cache_.invalidate_address(va, match);
+      page_entries_.invalidate(Side::First, match);  // no walk has said which are the address's
       return;
     case InvvpidType::Single:
       break;
@@ -473,13 +492,13 @@ void Vcpu::invept(InveptType type, u32 ep4ta) {
   const FlushMatch match = type == InveptType::All ? FlushMatch::every_ep4ta()
                                                    : FlushMatch::ep4ta(make_context(0, 0, ep4ta));
   flush_tlb(match);
-  guest_physical_.invalidate(match);
+  drop_guest_physical(match);
 }
 
 void Vcpu::invlpga(Gva va, u32 asid) {
   const FlushMatch match = FlushMatch::space(make_context(asid, 0));
   tlb_.invalidate_page(va, match);
-  walk_cache_.invalidate(match);
+  drop_tables(match);
 }
 
 void Vcpu::tlb_control(TlbControl control, u32 asid) {
@@ -488,13 +507,13 @@ void Vcpu::tlb_control(TlbControl control, u32 asid) {
                                                      : FlushMatch::space(make_context(asid, 0));
   match.keep_globals = control == TlbControl::FlushAsidKeepGlobals;
   flush_tlb(match);
-  guest_physical_.invalidate(match);
+  drop_guest_physical(match);
 }
 
 void Vcpu::flush_page(Gva va) {
   tlb_.invalidate_page(va, FlushMatch::pcid(context_, false));
   // INVLPG drops every paging-structure-cache entry of the PCID, not those of the address alone.
-  walk_cache_.invalidate(FlushMatch::pcid(context_, false));
+  drop_tables(FlushMatch::pcid(context_, false));
 }
 
 // --- other vCPUs

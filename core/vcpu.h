@@ -2,7 +2,10 @@
 
 #include <cassert>
 #include <cstring>
+#include <memory>
 
+#include "core/data_caches.h"
+#include "core/entry_cache.h"
 #include "core/guest_physical_cache.h"
 #include "core/pager.h"
 #include "core/tlb.h"
@@ -143,6 +146,11 @@ class Vcpu {
   Tlb& tlb() { return tlb_; }
   WalkCache& walk_cache() { return walk_cache_; }
   GuestPhysicalCache& guest_physical() { return guest_physical_; }
+  EntryCache& page_entries() { return page_entries_; }
+  /// nullptr unless they are modelled.
+  DataCaches* data_caches() { return data_caches_.get(); }
+  /// True where single reads of the walker matter (core/walk_memory.h).
+  bool watches_walks() const { return watches_walks_ || listener_ != nullptr; }
   /// The tag under which the hardware caches what it translates now.
   Context context() const { return context_; }
   /// Sets the guest's CR3 as emulated, with no effect on the TLB.
@@ -210,6 +218,10 @@ class Vcpu {
   void enter_guest_first();
   void take_interrupts();
   void recompute_rights();
+  /// Paging-structure caches of either kind, and mappings of guest-physical addresses.
+  void drop_tables(const FlushMatch& match);
+  void drop_tables_at(Gva va, const FlushMatch& match);
+  void drop_guest_physical(const FlushMatch& match);
   void flush_for_change(const Controls& from, const Controls& to);
   /// Does what the access does to its data and tells the observer.
   u64 perform(Gva va, Access access, const StoreOp& op, const Slow& s);
@@ -242,6 +254,9 @@ class Vcpu {
   Tlb tlb_;
   WalkCache walk_cache_;
   GuestPhysicalCache guest_physical_;
+  EntryCache page_entries_;
+  std::unique_ptr<DataCaches> data_caches_;
+  bool watches_walks_ = false;
 };
 
 template <AccessKind kKind>

@@ -37,11 +37,13 @@ struct CacheUse {
     PagingStructure,  ///< by guest-virtual address: the walk starts at `table`
     SecondStructure,  ///< by guest-physical address: that walk starts at `table`
     NestedTlb,        ///< a whole translation of `gpa` to `table`
+    PageEntry,        ///< the entry of this level at `table`, and the walk goes on
+    SecondPageEntry,  ///< the same of the second dimension
   };
   Kind kind = Kind::PagingStructure;
-  unsigned level = 0;  ///< of the table to read next; 0 for NestedTlb
+  unsigned level = 0;  ///< of the table to read next, or of the entry; 0 for NestedTlb
   u64 table = 0;
-  Gpa gpa;             ///< not of PagingStructure: the address translated
+  Gpa gpa;             ///< of the second dimension: the address translated
   bool final = false;  ///< as in EntryRead
 };
 

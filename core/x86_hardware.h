@@ -4,14 +4,6 @@
 
 namespace mmuscope {
 
-/// Calls run(listener) with the vCPU's listener, or with nobody's, which costs nothing.
-template <class Run>
-inline Outcome tell_listener(Vcpu& vcpu, Run&& run) {
-  if (vcpu.listener() != nullptr) [[unlikely]]
-    return run(*vcpu.listener());
-  return run(kNobodyListens);
-}
-
 // What hardware walkers of every kind do with the paging-structure caches and with the result of
 // a walk through x86 tables.
 

@@ -75,9 +75,10 @@ class NestedPager final : public Pager {
   }
 
   Outcome walk(Vcpu& vcpu, Gva va, Access access) override {
-    return tell_listener(vcpu, [&](auto& told) {
-      return ept_.format() == NestedFormat::Ept ? walk_in<EptDimension>(vcpu, va, access, told)
-                                                : walk_in<NptDimension>(vcpu, va, access, told);
+    return walk_in_memory(vcpu, machine_.memory(), va, [&](auto& memory, auto& told) {
+      return ept_.format() == NestedFormat::Ept
+                 ? walk_in<EptDimension>(vcpu, va, access, memory, told)
+                 : walk_in<NptDimension>(vcpu, va, access, memory, told);
     });
   }
   bool intercepts(ExitReason reason) const override {
@@ -95,8 +96,8 @@ class NestedPager final : public Pager {
   u64 harvest_dirty() override;
 
  private:
-  template <class Dimension, class Listener>
-  Outcome walk_in(Vcpu& vcpu, Gva va, Access access, Listener& listener);
+  template <class Dimension, class Memory, class Listener>
+  Outcome walk_in(Vcpu& vcpu, Gva va, Access access, Memory& memory, Listener& listener);
   template <class Walk>
   [[gnu::always_inline]] inline void cache_path(Vcpu& vcpu, Gva va, const Walk& w, u64 rights);
   template <class Dimension, class Walk>
@@ -156,8 +157,9 @@ Outcome NestedPager::translated(const Controls& controls, const Walk& w) const {
   return Outcome::translated(t);
 }
 
-template <class Dimension, class Listener>
-Outcome NestedPager::walk_in(Vcpu& vcpu, Gva va, Access access, Listener& listener) {
+template <class Dimension, class Memory, class Listener>
+Outcome NestedPager::walk_in(Vcpu& vcpu, Gva va, Access access, Memory& memory,
+                             Listener& listener) {
   const Controls& controls = vcpu.controls();
   NestedStart start = NestedStart::at_root(vcpu.root(), controls.levels);
   if (const WalkCache::Hit hit = vcpu.walk_cache().find(va, vcpu.context()); hit.level != 0) {
@@ -166,12 +168,12 @@ Outcome NestedPager::walk_in(Vcpu& vcpu, Gva va, Access access, Listener& listen
     start = NestedStart::below(Hpa(hit.table), hit.level, hit.rights);
   }
   GuestPhysicalCache& cache = vcpu.guest_physical();
-  NestedWalk<Dimension, PhysicalMemory, Listener> w(
-      machine_.memory(), second_, {cache.on() ? &cache : nullptr, vcpu.guest_physical_context()},
+  NestedWalk<Dimension, Memory, Listener> w(
+      memory, second_, {cache.on() ? &cache : nullptr, vcpu.guest_physical_context()},
       logging_ && pml_ ? &logs_[vcpu.index()] : nullptr, listener);
   const NestedEnd end = w.run(start, va, access, controls, machine_.guest_rules(controls));
-  vcpu.counters[Event::TableRefGuest] += w.guest_refs();
-  vcpu.counters[Event::TableRefNested] += w.second_refs();
+  vcpu.counters[Event::TableRefGuest] += w.guest_refs() - cached_entries(memory, Side::First);
+  vcpu.counters[Event::TableRefNested] += w.second_refs() - cached_entries(memory, Side::Second);
   vcpu.counters[Event::NestedCacheHit] += w.cache_hits();
   vcpu.counters[Event::NestedTlbHit] += w.tlb_hits();
   if (end == NestedEnd::Ok) [[likely]] {

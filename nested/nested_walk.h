@@ -5,7 +5,7 @@
 
 #include "core/guest_physical_cache.h"
 #include "core/walk.h"
-#include "core/walk_listener.h"
+#include "core/walk_memory.h"
 
 namespace mmuscope {
 
@@ -140,8 +140,8 @@ struct NestedStart {
 /// the guest's tables, with a reader that itself walks the tables of the other dimension. Its
 /// accessors say what was met on the way.
 ///
-/// Memory has `u64 read(Hpa)` and `write(Hpa, u64)`; Listener is a WalkListener, or has its
-/// on_entry, on_cached and on_flags.
+/// Memory has `u64 read(Hpa)` and `write(Hpa, u64)`, or is WatchedMemory; Listener is a
+/// WalkListener, or has its on_entry, on_cached and on_flags.
 template <class Dimension, class Memory, class Listener = const NobodyListens>
 class NestedWalk {
  public:
@@ -170,6 +170,8 @@ class NestedWalk {
     const Gpa gpa = guest_.translate(va);
     if (!translate(gpa, final_access(access.kind))) return end_;
     where_ = host_;
+    keep_entries(memory_, guest_, Side::First, va.raw(), true,
+                 [this](unsigned level) { return entry_at_[level]; });
     return NestedEnd::Ok;
   }
 
@@ -192,7 +194,7 @@ class NestedWalk {
   Gpa gpa() const { return gpa_; }
   /// After Violation: the exit qualification or EXITINFO1.
   u64 qualification() const { return qualification_; }
-  /// Entries read in each dimension.
+  /// Entries used in each dimension, read or answered by a page-entry cache.
   u64 guest_refs() const { return guest_refs_; }
   u64 second_refs() const { return second_refs_; }
   /// Translations of the second dimension that its caches shortened, and that its TLB did alone.
@@ -212,10 +214,10 @@ class NestedWalk {
         entry_at_[level] = host_;
         table_rights_[level] = rights_;
       }
-      entry = memory_.read(entry_at_[level]);
+      entry =
+          read_entry(memory_, listener_, Side::First, va.raw(),
+                     {TableKind::Guest, level, entry_at_[level], level != known, where, 0, false});
       ++guest_refs_;
-      listener_.on_entry(
-          {TableKind::Guest, level, entry_at_[level], level != known, where, entry, false});
       return true;
     };
     const auto update = [&](Gpa where, unsigned level, u64 seen, u64 bits) {
@@ -239,8 +241,8 @@ class NestedWalk {
       start_from_cache(gpa, why, start);
     }
     walk<Second>(path_, start, gpa, second_.rules, [&](Hpa where, unsigned level, u64& entry) {
-      entry = memory_.read(where);
-      listener_.on_entry({Dimension::kTable, level, where, true, gpa, entry, is_final(why)});
+      entry = read_entry(memory_, listener_, Side::Second, gpa.raw(),
+                         {Dimension::kTable, level, where, true, gpa, 0, is_final(why)});
       return true;
     });
     second_refs_ += path_.reads();
@@ -262,6 +264,8 @@ class NestedWalk {
     host_ = path_.translate(gpa);
     rights_ = path_.rights;
     if (caches_.cache != nullptr) remember(gpa, why, start.rights);
+    keep_entries(memory_, path_, Side::Second, gpa.raw(), Dimension::sets_flags(second_.rules),
+                 [this](unsigned level) { return path_.where[level]; });
     return true;
   }
 

@@ -57,6 +57,14 @@ constexpr std::array kMachineParams = {
         "paging-structure caches: none, of the guest-virtual dimension, of both, and a nested "
         "TLB besides",
         0, 0, "off|1d|2d|2d+ntlb"},
+    ParamInfo{"walk-cache-kind", ParamInfo::Kind::Choice, "cpu", "",
+              "what walk caches hold: tables by prefix of the address, or entries by their own "
+              "address (1d: of the guest's tables); cpu: entry on barcelona, else prefix",
+              0, 0, "cpu|prefix|entry"},
+    ParamInfo{"table-lines", ParamInfo::Kind::Switch, "off", "",
+              "models the data caches that table entries are read through: where each read hits is "
+              "counted and priced",
+              0, 0, ""},
     ParamInfo{"guest-levels", ParamInfo::Kind::Choice, "4", "",
               "levels of the guest kernel's page tables, whatever the CPU has", 0, 0, "4|5"},
     ParamInfo{

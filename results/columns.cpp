@@ -26,6 +26,16 @@ constexpr Column<SuiteRow> event(std::string_view unit, std::string_view group) 
   const EventInfo& info = kEventInfo[static_cast<unsigned>(kEvent)];
   return {info.name, Kind::Counter, unit, group, info.meaning, count<kEvent>};
 }
+/// The same, empty where data caches are not modelled.
+template <Event kEvent>
+constexpr Column<SuiteRow> line_event() {
+  Column<SuiteRow> c = event<kEvent>("references", "translation");
+  c.value = [](const SuiteRow& r) -> Value {
+    if (!r.experiment->machine.on("table-lines")) return {};
+    return counters(r)[kEvent];
+  };
+  return c;
+}
 template <u64 Gauges::*kGauge>
 Value gauge(const SuiteRow& r) {
   return r.result->gauges.*kGauge;
@@ -152,6 +162,10 @@ constexpr std::array kSuiteColumns = {
     event<Event::WalkCacheHit>("walks", kTranslation),
     event<Event::NestedCacheHit>("walks", kTranslation),
     event<Event::NestedTlbHit>("translations", kTranslation),
+    line_event<Event::TableRefL1>(),
+    line_event<Event::TableRefL2>(),
+    line_event<Event::TableRefLlc>(),
+    line_event<Event::TableRefMemory>(),
     event<Event::TlbSplinter>("translations", kTranslation),
 
     Column<SuiteRow>{"exits", Kind::Counter, "exits", kExits, "VM exits, the sum of all exits_*",

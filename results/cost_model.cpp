@@ -18,6 +18,11 @@ u64 table_refs(const Counted& c) {
   return c.counters[Event::TableRefGuest] + c.counters[Event::TableRefShadow] +
          c.counters[Event::TableRefNested];
 }
+u64 located_refs(const Counted& c) {
+  return c.counters[Event::TableRefL1] + c.counters[Event::TableRefL2] +
+         c.counters[Event::TableRefLlc] + c.counters[Event::TableRefMemory];
+}
+u64 unlocated_refs(const Counted& c) { return table_refs(c) - located_refs(c); }
 u64 register_exits(const Counted& c) {
   return c.counters[Event::ExitCr3] + c.counters[Event::ExitCr0] + c.counters[Event::ExitCr4];
 }
@@ -46,8 +51,9 @@ constexpr std::array kCosts = {
          "Mynavi's Haswell review",
          Sure::Secondary, false, count<Event::Walk>},
     Cost{"table_ref", CycleClass::Walk, 5, "table entry read by the walker",
-         "load-to-use latency of a first-level data cache; entries are taken to be cached",
-         Sure::Memory, false, table_refs},
+         "load-to-use latency of a first-level data cache; entries are taken to be cached, unless "
+         "table-lines=on says where they are",
+         Sure::Memory, false, unlocated_refs},
     // --- the hypervisor's work, the exit's round trip not included
     // --------------------------------
     Cost{"reflect", CycleClass::Vmm, 450, "page fault injected into the guest",
@@ -121,6 +127,15 @@ constexpr std::array kExitCosts = {
     ExitCost{"zen4", 1360, kAsAmd2020, Sure::Assumed},
 };
 
+constexpr std::array kRefCosts = {
+    RefCost{"nehalem", 4, 10, 38, 190},   RefCost{"haswell", 5, 12, 50, 230},
+    RefCost{"skylake", 5, 14, 70, 225},   RefCost{"cascade-lake", 5, 14, 70, 225},
+    RefCost{"ice-lake", 5, 14, 75, 240},  RefCost{"sapphire-rapids", 5, 15, 110, 290},
+    RefCost{"barcelona", 3, 12, 45, 180}, RefCost{"zen1", 4, 17, 40, 220},
+    RefCost{"zen2", 4, 12, 39, 250},      RefCost{"zen3", 4, 12, 46, 270},
+    RefCost{"zen4", 4, 14, 50, 330},
+};
+
 u64& part_of(Cycles& cycles, CycleClass part) {
   switch (part) {
     case CycleClass::Guest:
@@ -162,6 +177,16 @@ const ExitCost& exit_cost(std::string_view cpu) {
   return kExitCosts[0];
 }
 
+std::span<const RefCost> ref_costs() { return kRefCosts; }
+
+const RefCost& ref_cost(std::string_view cpu) {
+  for (const RefCost& cost : kRefCosts) {
+    if (cost.cpu == cpu) return cost;
+  }
+  assert(false && "every CPU model has prices of table entries");
+  return kRefCosts[0];
+}
+
 Cycles price(std::string_view cpu, const Counted& counted) {
   Cycles cycles;
   for (const Cost& cost : kCosts) {
@@ -169,6 +194,10 @@ Cycles price(std::string_view cpu, const Counted& counted) {
     part_of(cycles, cost.part) += sum;
     if (cost.paging) cycles.paging += sum;
   }
+  const RefCost& ref = ref_cost(cpu);
+  const Counters& c = counted.counters;
+  cycles.walk += ref.l1 * c[Event::TableRefL1] + ref.l2 * c[Event::TableRefL2] +
+                 ref.llc * c[Event::TableRefLlc] + ref.memory * c[Event::TableRefMemory];
   const u64 exits = total_exits(counted.counters);
   const u64 other = counted.counters[Event::ExitInterrupt] + counted.counters[Event::ExitMsrWrite];
   const u64 round_trip = exit_cost(cpu).cycles;

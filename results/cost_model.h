@@ -64,6 +64,18 @@ std::span<const ExitCost> exit_costs();
 /// That of a CPU in cpu_models().
 const ExitCost& exit_cost(std::string_view cpu);
 
+/// Reading a table entry by the data cache that it lies in, in cycles of that CPU; instead of the
+/// flat price where data caches are modelled.
+struct RefCost {
+  std::string_view cpu;  ///< a cpu_model
+  u64 l1, l2, llc, memory;
+};
+/// All of them are load-to-use latencies as remembered from the vendors' manuals and published
+/// measurements, none verified.
+std::span<const RefCost> ref_costs();
+/// That of a CPU in cpu_models().
+const RefCost& ref_cost(std::string_view cpu);
+
 struct Cycles {
   u64 guest = 0, walk = 0, exit = 0, vmm = 0, sync = 0;
   u64 paging = 0;  ///< of exit and vmm, what paging caused
@@ -74,8 +86,8 @@ struct Cycles {
   }
 };
 
-/// Puts the prices on the events of a run on that CPU. Data caches, pipelines and contention are
-/// not modelled; time is CPU time, summed over vCPUs.
+/// Puts the prices on the events of a run on that CPU. The guest's own data caches, pipelines and
+/// contention are not modelled; time is CPU time, summed over vCPUs.
 Cycles price(std::string_view cpu, const Counted& counted);
 
 }  // namespace mmuscope

@@ -26,6 +26,13 @@ WalkCaches walk_caches_of(const Params& machine) {
                         : WalkCaches::TwoDTlb;
 }
 
+WalkCacheKind walk_cache_kind_of(const Params& machine) {
+  const std::string& name = machine.text("walk-cache-kind");
+  return name == "cpu"      ? WalkCacheKind::Cpu
+         : name == "prefix" ? WalkCacheKind::Prefix
+                            : WalkCacheKind::Entry;
+}
+
 /// What --set decides.
 MachineConfig config_of(const Params& machine) {
   MachineConfig config;
@@ -35,6 +42,8 @@ MachineConfig config_of(const Params& machine) {
   }
   config.prebacked = machine.on("prebacked");
   config.walk_caches = walk_caches_of(machine);
+  config.walk_cache_kind = walk_cache_kind_of(machine);
+  config.table_lines = machine.on("table-lines");
   config.vpid = machine.on("vpid");
   config.tlb_percent = static_cast<unsigned>(machine.real("tlb-scale") * 100 + 0.5);
   config.guest_levels = machine.text("guest-levels") == "5" ? 5 : 4;

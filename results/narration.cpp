@@ -47,8 +47,10 @@ Event event_of(TableKind table) {
 Event event_of(CacheUse::Kind kind) {
   switch (kind) {
     case CacheUse::Kind::PagingStructure:
+    case CacheUse::Kind::PageEntry:
       return Event::WalkCacheHit;
     case CacheUse::Kind::SecondStructure:
+    case CacheUse::Kind::SecondPageEntry:
       return Event::NestedCacheHit;
     default:
       return Event::NestedTlbHit;

@@ -157,6 +157,9 @@ std::string cached_words(const CacheUse& c) {
     case CacheUse::Kind::SecondStructure:
       return fmt::format("cache of the second dimension: {:#x} starts at its table of {}s at {:#x}",
                          c.gpa.raw(), kEntryNames[c.level], c.table);
+    case CacheUse::Kind::PageEntry:
+    case CacheUse::Kind::SecondPageEntry:
+      return fmt::format("page-entry cache: the {} at {:#x}", kEntryNames[c.level], c.table);
     default:
       return fmt::format("nested TLB: guest-physical {:#x} is at {:#x}", c.gpa.raw(), c.table);
   }
@@ -295,6 +298,13 @@ class Grid {
       case CacheUse::Kind::NestedTlb:
         for (unsigned l = 1; l <= kMaxLevels; ++l) cells_[c.final ? 0 : row_][l] = "nTLB";
         break;
+      case CacheUse::Kind::PageEntry:
+        cells_[row_][kItself] = "cached";
+        row_ = c.level - 1;
+        break;
+      case CacheUse::Kind::SecondPageEntry:
+        cells_[c.final ? 0 : row_][c.level] = "cached";
+        break;
     }
   }
   CsvRow line(const std::string& name, const Row& cells) const {
@@ -383,10 +393,14 @@ Json json_of(const Told& t) {
     return j;
   }
   if (t.kind == Told::Kind::Cached) {
-    constexpr std::string_view kCaches[] = {"paging-structure", "second-structure", "nested-tlb"};
+    constexpr std::string_view kCaches[] = {"paging-structure", "second-structure", "nested-tlb",
+                                            "page-entry", "second-page-entry"};
     j["cache"] = kCaches[static_cast<unsigned>(t.cached.kind)];
     if (t.cached.level != 0) j["level"] = t.cached.level;
-    if (t.cached.kind != CacheUse::Kind::PagingStructure) j["for"] = hex(t.cached.gpa.raw());
+    if (t.cached.kind != CacheUse::Kind::PagingStructure &&
+        t.cached.kind != CacheUse::Kind::PageEntry) {
+      j["for"] = hex(t.cached.gpa.raw());
+    }
     if (t.cached.final) j["final"] = true;
   }
   if (t.vcpu != 0) j["vcpu"] = t.vcpu;

@@ -4,6 +4,7 @@
 #include <bit>
 #include <unordered_map>
 
+#include "core/walk_memory.h"
 #include "core/x86_hardware.h"
 
 namespace mmuscope {
@@ -52,12 +53,14 @@ Controls ShadowMmu::hardware_controls(const Controls& guest) const {
 
 Outcome ShadowMmu::walk(Vcpu& vcpu, Gva va, Access access) {
   enter(vcpu);
-  return tell_listener(vcpu, [&](auto& told) { return walk_told(vcpu, va, access, told); });
+  return walk_in_memory(vcpu, machine_.memory(), va, [&](auto& memory, auto& told) {
+    return walk_told(vcpu, va, access, memory, told);
+  });
 }
 
-template <class Listener>
-Outcome ShadowMmu::walk_told(Vcpu& vcpu, Gva va, Access access, Listener& listener) {
-  PhysicalMemory& memory = machine_.memory();
+template <class Memory, class Listener>
+Outcome ShadowMmu::walk_told(Vcpu& vcpu, Gva va, Access access, Memory& memory,
+                             Listener& listener) {
   const Controls controls = hardware_controls(vcpu.controls());
   WalkStart<ShadowFormat> start{state(vcpu).root.page->table.base(), controls.levels};
   start_from_cache(vcpu, va, start, listener);
@@ -65,8 +68,8 @@ Outcome ShadowMmu::walk_told(Vcpu& vcpu, Gva va, Access access, Listener& listen
   u64 refs = 0;
   const auto read = [&](Hpa where, unsigned level, u64& entry) {
     ++refs;
-    entry = memory.read(where);
-    listener.on_entry({TableKind::Shadow, level, where, false, {}, entry, false});
+    entry = read_entry(memory, listener, Side::First, va.raw(),
+                       {TableKind::Shadow, level, where, false, {}, 0, false});
     return true;
   };
   const auto update = [&](Hpa where, unsigned level, u64 seen, u64 bits) {
@@ -76,7 +79,7 @@ Outcome ShadowMmu::walk_told(Vcpu& vcpu, Gva va, Access access, Listener& listen
   };
   const WalkVerdict verdict = walk_for_access<ShadowFormat>(
       path, start, va, access, controls, machine_.guest_rules(controls), read, update);
-  vcpu.counters[Event::TableRefShadow] += refs;
+  vcpu.counters[Event::TableRefShadow] += refs - cached_entries(memory, Side::First);
   if (verdict != WalkVerdict::Permitted) {
     VmExit exit;
     exit.reason = ExitReason::PageFault;
@@ -86,6 +89,8 @@ Outcome ShadowMmu::walk_told(Vcpu& vcpu, Gva va, Access access, Listener& listen
     return Outcome::exit_with(exit);
   }
   cache_path(vcpu, va, path, start.rights);
+  keep_entries(memory, path, Side::First, va.raw(), true,
+               [&](unsigned level) { return path.where[level]; });
   Translation t = x86_translation(path, controls);
   t.page = path.page();
   return Outcome::translated(t);

@@ -67,8 +67,8 @@ class ShadowMmu final : public Pager {
     u8 rights = 0;               // that the leaf may grant
   };
 
-  template <class Listener>
-  Outcome walk_told(Vcpu& vcpu, Gva va, Access access, Listener& listener);
+  template <class Memory, class Listener>
+  Outcome walk_told(Vcpu& vcpu, Gva va, Access access, Memory& memory, Listener& listener);
   PerVcpu& state(const Vcpu& v) { return vcpus_[v.index()]; }
   // Whose work is done: a vCPU's that has exited, or the host's own (null).
   Counters& counters(Vcpu* v) { return (v != nullptr ? *v : machine_.vcpu(0)).counters; }

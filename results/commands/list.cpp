@@ -188,6 +188,18 @@ std::vector<CsvRow> cost_rows() {
     rows.push_back({"cycles_exit", "round_trip on " + std::string(c.cpu), std::to_string(c.cycles),
                     "exit", std::string(name_of(c.sure)), std::string(c.source)});
   }
+  for (const RefCost& c : ref_costs()) {
+    const auto add = [&](std::string_view level, u64 cycles) {
+      rows.push_back({"cycles_walk",
+                      "table_ref_" + std::string(level) + " on " + std::string(c.cpu),
+                      std::to_string(cycles), "table entry read from there, with table-lines=on",
+                      std::string(name_of(Sure::Memory)), "load-to-use latency, widely measured"});
+    };
+    add("l1", c.l1);
+    add("l2", c.l2);
+    add("llc", c.llc);
+    add("memory", c.memory);
+  }
   return rows;
 }
 

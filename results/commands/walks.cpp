@@ -28,6 +28,7 @@ struct Rung {
   u8 guest_levels = 4, nested_levels = 4;
   PageSize guest_page = PageSize::k4K, host_page = PageSize::k4K;
   WalkCaches caches = WalkCaches::Off;
+  WalkCacheKind kind = WalkCacheKind::Prefix;
 };
 
 /// Two neighbouring pages at kVa, in tables that stand one after another from kRoot.
@@ -60,6 +61,7 @@ CsvRow row_of(const Rung& rung) {
   config.memory_bytes = 4 * kGiB;
   config.backing = rung.host_page;
   config.walk_caches = rung.caches;
+  config.walk_cache_kind = rung.kind;
   config.virtualized = info.virtualized;
   config.guest_levels = rung.guest_levels;
   Machine machine(config, [&](Machine& m) { return info.make(m, params); });
@@ -82,28 +84,37 @@ CsvRow row_of(const Rung& rung) {
           std::string(kSizes[static_cast<unsigned>(rung.guest_page)]),
           rung.nested ? std::string(kSizes[static_cast<unsigned>(rung.host_page)]) : "",
           std::string(kCaches[static_cast<unsigned>(rung.caches)]),
+          rung.kind == WalkCacheKind::Entry ? "entry" : "prefix",
           std::to_string(cold),
           std::to_string(flushed),
           std::to_string(warm)};
+}
+
+/// One setting with every cache that there is for it: by prefix, then by entry. Without any the
+/// kinds are the same.
+void add_caches(std::vector<Rung>& all, Rung rung) {
+  const WalkCaches most = rung.nested ? WalkCaches::TwoDTlb : WalkCaches::OneD;
+  for (const WalkCacheKind kind : {WalkCacheKind::Prefix, WalkCacheKind::Entry}) {
+    for (unsigned caches = 0; caches <= static_cast<unsigned>(most); ++caches) {
+      rung.kind = kind;
+      rung.caches = static_cast<WalkCaches>(caches);
+      if (caches != 0 || kind == WalkCacheKind::Prefix) all.push_back(rung);
+    }
+  }
 }
 
 std::vector<Rung> rungs() {
   std::vector<Rung> all;
   for (const u8 levels : {u8{4}, u8{5}}) {
     for (unsigned page = 0; page < kPageSizes; ++page) {
-      for (const WalkCaches caches : {WalkCaches::Off, WalkCaches::OneD}) {
-        all.push_back({false, levels, 4, static_cast<PageSize>(page), PageSize::k4K, caches});
-      }
+      add_caches(all, {false, levels, 4, static_cast<PageSize>(page)});
     }
   }
   for (const u8 levels : {u8{4}, u8{5}}) {
     for (const u8 second : {u8{4}, u8{5}}) {
       for (unsigned sizes = 0; sizes < kPageSizes * kPageSizes; ++sizes) {
-        for (unsigned caches = 0; caches < std::size(kCaches); ++caches) {
-          all.push_back({true, levels, second, static_cast<PageSize>(sizes / kPageSizes),
-                         static_cast<PageSize>(sizes % kPageSizes),
-                         static_cast<WalkCaches>(caches)});
-        }
+        add_caches(all, {true, levels, second, static_cast<PageSize>(sizes / kPageSizes),
+                         static_cast<PageSize>(sizes % kPageSizes)});
       }
     }
   }
@@ -112,16 +123,19 @@ std::vector<Rung> rungs() {
 
 /// One line for the settings of the walk caches, each "cold/flushed/warm".
 std::vector<CsvRow> for_people(const std::vector<CsvRow>& rows) {
-  std::vector<CsvRow> lines = {
-      {"pager", "levels", "guest page", "host page", "off", "1d", "2d", "2d+ntlb"}};
+  std::vector<CsvRow> lines = {{"pager", "levels", "guest page", "host page", "off", "1d", "2d",
+                                "2d+ntlb", "entry 1d", "entry 2d", "entry 2d+ntlb"}};
   for (std::size_t i = 1; i < rows.size(); ++i) {
     const CsvRow& r = rows[i];
     if (r[5] == "off") {
       lines.push_back({r[0], r[2].empty() ? r[1] : r[1] + " x " + r[2], r[3], r[4]});
+      lines.back().resize(lines[0].size());
     }
-    lines.back().push_back(r[6] + "/" + r[7] + "/" + r[8]);
+    const std::string column = r[6] == "entry" ? "entry " + r[5] : r[5];
+    for (std::size_t c = 4; c < lines[0].size(); ++c) {
+      if (lines[0][c] == column) lines.back()[c] = r[7] + "/" + r[8] + "/" + r[9];
+    }
   }
-  for (CsvRow& l : lines) l.resize(lines[0].size());
   return lines;
 }
 
@@ -132,7 +146,7 @@ int walks_command(const Args& args) {
   line.flag("csv", "every setting in a row of its own, for machines");
   if (!line.parse(args)) return kDone;
   std::vector<CsvRow> rows = {{"pager", "guest_levels", "nested_levels", "guest_page", "host_page",
-                               "walk_caches", "cold", "flushed", "warm"}};
+                               "walk_caches", "walk_cache_kind", "cold", "flushed", "warm"}};
   for (const Rung& rung : rungs()) rows.push_back(row_of(rung));
   if (!line.has("csv")) {
     fmt::print("{}", aligned(for_people(rows), 4));

@@ -69,6 +69,34 @@ TEST_CASE("caches of the second dimension shorten cold walks, and its TLB warm o
   CHECK(flushed(WalkCaches::TwoDTlb) == 4 + 1);
 }
 
+TEST_CASE("a page-entry cache saves steps of both dimensions, and no translation of its own") {
+  for (const char* cpu : {"barcelona", "cascade-lake"}) {
+    CAPTURE(cpu);
+    struct Refs {
+      u64 cold, flushed, warm;
+    };
+    const auto refs = [cpu](WalkCaches caches) {
+      MachineConfig config = with(caches, cpu);
+      config.walk_cache_kind = WalkCacheKind::Entry;
+      Touched t(config);
+      t.drop_all();
+      const u64 cold = t.refs_of(kVa), warm = t.refs_of(kVa + kPageBytes);
+      t.vcpu().write_cr3(t.root.raw());
+      return Refs{cold, t.refs_of(kVa), warm};
+    };
+    const Refs off = refs(WalkCaches::Off);
+    CHECK((off.cold == 24 && off.flushed == 24 && off.warm == 24));
+    // The guest's three upper entries, each still behind a walk of four.
+    const Refs guest = refs(WalkCaches::OneD);
+    CHECK((guest.cold == 24 && guest.flushed == 24 && guest.warm == 24 - 3));
+    // Every translation reads its level 1 alone; MOV CR3 drops the guest's entries.
+    const Refs both = refs(WalkCaches::TwoD);
+    CHECK((both.cold == 13 && both.flushed == 4 + 5 && both.warm == 1 + 5));
+    const Refs tlb = refs(WalkCaches::TwoDTlb);
+    CHECK((tlb.cold == 13 && tlb.flushed == 4 + 1 && tlb.warm == 1 + 1));
+  }
+}
+
 TEST_CASE("the hits of the second dimension's caches are counted") {
   Touched t(with(WalkCaches::TwoDTlb));
   t.vcpu().write_cr3(t.root.raw());

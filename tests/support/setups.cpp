@@ -31,6 +31,8 @@ Machine::MakePager pager_maker(const std::string& text, bool& virtualized,
 
 std::unique_ptr<Machine> make_machine(const Setup& setup, MachineConfig config) {
   config.backing = setup.backing;
+  config.walk_caches = setup.walk_caches;
+  config.walk_cache_kind = setup.walk_cache_kind;
   const Machine::MakePager make = pager_maker(setup.pager, config.virtualized, setup.pagers);
   return std::make_unique<Machine>(config, make);
 }

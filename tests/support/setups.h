@@ -12,6 +12,8 @@ struct Setup {
   std::string pager;  ///< SPEC
   PageSize backing = PageSize::k4K;
   std::span<const PagerInfo> pagers = pager_catalog();  ///< that the SPEC names one of
+  WalkCaches walk_caches = WalkCaches::OneD;
+  WalkCacheKind walk_cache_kind = WalkCacheKind::Cpu;
   std::string name() const;
 };
 
