@@ -28,19 +28,22 @@ std::vector<fs::path> scenario_files() {
   return files;
 }
 
-ScenarioMachine machine_of(const Scenario& scenario, const PagerInfo& pager, WalkCaches caches) {
+ScenarioMachine machine_of(const Scenario& scenario, const PagerInfo& pager, WalkCaches caches,
+                           WalkCacheKind kind) {
   MachineConfig config;
   config.virtualized = pager.virtualized;
   config.walk_caches = caches;
+  config.walk_cache_kind = kind;
   return {scenario, config,
           [&](Machine& m) { return pager.make(m, Params("pager", pager.params())); }};
 }
 
 /// Runs it with every op narrated: what is told must be what was counted, op by op, and listening
 /// must change no count.
-void check_sums(const Scenario& scenario, const PagerInfo& pager, WalkCaches caches) {
-  ScenarioMachine told = machine_of(scenario, pager, caches);
-  ScenarioMachine quiet = machine_of(scenario, pager, caches);
+void check_sums(const Scenario& scenario, const PagerInfo& pager, WalkCaches caches,
+                WalkCacheKind kind = WalkCacheKind::Prefix) {
+  ScenarioMachine told = machine_of(scenario, pager, caches, kind);
+  ScenarioMachine quiet = machine_of(scenario, pager, caches, kind);
   for (const ScenarioStep& step : scenario.steps) {
     for (const ScenarioOp& op : step.ops) {
       const Narration n = narrate(told, op, std::string(pager.name));
@@ -94,6 +97,7 @@ TEST_CASE("narration: the events told are the events counted, op by op, under ev
       check_sums(scenario, pager, WalkCaches::OneD);
     }
     check_sums(scenario, find_pager("nested"), WalkCaches::TwoDTlb);
+    check_sums(scenario, find_pager("nested"), WalkCaches::TwoDTlb, WalkCacheKind::Entry);
   }
   CHECK(files > 20);
 }
