@@ -194,7 +194,9 @@ constexpr std::array<std::string_view, 4> kHardware = {
     "pager = shadow-unsync\n"
     "pager = nested\n"
     "set = vpid=on\n"
-    "set = vpid=off\n",
+    "set = vpid=off\n"
+    "set = pcid=on\n"
+    "set = pcid=off\n",
 
     "workload = database:bytes=64m,accesses=4000000\n"
     "pager = nested\n"
