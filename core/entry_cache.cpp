@@ -2,15 +2,6 @@
 
 namespace mmuscope {
 
-namespace {
-
-FlushMatch of_any_pcid(FlushMatch match) {
-  match.mask &= ~kPcidBits;
-  return match;
-}
-
-}  // namespace
-
 EntryCache::Entry* EntryCache::find_entry(const Key& key) {
   for (Entry& e : entries_) {
     if (e.key.where == key.where && e.key.context == key.context && e.key.side == key.side &&
@@ -45,9 +36,8 @@ void EntryCache::insert(const Key& key, u64 value) {
 
 void EntryCache::invalidate(Side side, const FlushMatch& match) {
   if (live_ == 0) return;
-  const FlushMatch any = of_any_pcid(match);
   for (Entry& e : entries_) {
-    if (e.key.context == kNoContext || e.key.side != side || !any.covers(e.key.context)) continue;
+    if (e.key.context == kNoContext || e.key.side != side || !match.covers(e.key.context)) continue;
     e = Entry{};
     --live_;
   }
@@ -55,9 +45,8 @@ void EntryCache::invalidate(Side side, const FlushMatch& match) {
 
 void EntryCache::invalidate_way(Side side, u64 address, const FlushMatch& match) {
   if (live_ == 0) return;
-  const FlushMatch any = of_any_pcid(match);
   for (Entry& e : entries_) {
-    if (e.key.context == kNoContext || e.key.side != side || !any.covers(e.key.context)) continue;
+    if (e.key.context == kNoContext || e.key.side != side || !match.covers(e.key.context)) continue;
     if ((e.key.address ^ address) >> (kPageShift + 9 * (e.key.level - 1)) != 0) continue;
     e = Entry{};
     --live_;

@@ -14,9 +14,8 @@ enum class Side : u8 { First, Second };
 /// The other kind of walk cache, AMD's: entries of page tables by their own host-physical address,
 /// of every level but 1. A walk that starts at the root as ever finds some of its steps here and
 /// need not read memory for them. Bhargava et al., *Accelerating Two-Dimensional Page Walks for
-/// Virtualized Systems* (ASPLOS 2008). PCIDs mean nothing to it:
-/// an entry is the same whoever's walk met it, and a large page's may be a global one's, so that
-/// what drops the entries of one PCID drops all. Fully associative, least recently used replaced.
+/// Virtualized Systems* (ASPLOS 2008). Fully associative,
+/// least recently used replaced.
 class EntryCache {
  public:
   explicit EntryCache(const CpuModel& cpu) : entries_(cpu.page_entries.entries) {}
@@ -28,8 +27,8 @@ class EntryCache {
     Hpa where;  ///< of the entry
     u8 level;   ///< of the table it is in
     Side side;
-    u64 address;      ///< that the walk translates, by which faults drop what they used
-    Context context;  ///< without PCID
+    u64 address;  ///< that the walk translates, by which faults drop what they used
+    Context context;
   };
   /// The value of the entry, or nullptr.
   const u64* find(const Key& key);

@@ -48,7 +48,7 @@ class WatchedMemory {
  private:
   EntryCache::Key key(Hpa where, unsigned level, Side side, u64 address) const {
     return {where, static_cast<u8>(level), side, address,
-            side == Side::First ? vcpu_.context() & ~kPcidBits : vcpu_.guest_physical_context()};
+            side == Side::First ? vcpu_.context() : vcpu_.guest_physical_context()};
   }
 
   PhysicalMemory& memory_;
@@ -99,14 +99,17 @@ inline u64 cached_entries(const Memory& memory, Side side) {
     return 0;
   }
 }
-/// Offers the entries of a successful walk to the page-entry cache, but level 1 and a leaf whose D
-/// is still to be set. `where(level)` is their host-physical address.
+/// Offers the entries of a successful walk to the page-entry cache, but level 1, a leaf whose D is
+/// still to be set, and a global leaf, which would carry one PCID's tag past the INVLPG of another.
+/// `where(level)` is their host-physical address.
 template <class Format, class Memory, class Where>
 inline void keep_entries(Memory& memory, const WalkPath<Format>& path, Side side, u64 address,
                          bool flags, Where&& where) {
   if constexpr (requires { memory.keep(Hpa(), 2u, side, address, u64{}); }) {
     for (unsigned level = path.start_level; level >= std::max(2u, unsigned{path.level}); --level) {
-      if (level == path.level && flags && !(path.entry[level] & Format::kDirty)) continue;
+      const bool leaf = level == path.level;
+      if (leaf && flags && !(path.entry[level] & Format::kDirty)) continue;
+      if (leaf && side == Side::First && (path.entry[level] & x86::kGlobal)) continue;
       memory.keep(where(level), level, side, address, path.entry[level]);
     }
   }

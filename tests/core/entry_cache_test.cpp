@@ -126,6 +126,28 @@ TEST_CASE("a large page's entry is cached once its D is set, and never without")
   CHECK(again() == Refs{0, 3});
 }
 
+TEST_CASE("a global large page's entry is not cached: it would outlive another PCID's INVLPG") {
+  Native t(config("zen3"));
+  const Gva large = kVa + page_bytes(PageSize::k1G);
+  t.tables.map(t.root, large, Gpa(2 << 20), kUser | x86::kGlobal, PageSize::k2M);
+  (void)t.refs_of(large);
+  t.vcpu().tlb().invalidate(FlushMatch::all());
+  CHECK(t.refs_of(large) == Refs{1, 2});
+}
+
+TEST_CASE("one PCID's entries do not answer for another") {
+  Native t(config("zen3"));
+  Controls c = t.vcpu().controls();
+  c.pcide = true;
+  t.vcpu().set_controls(c);
+  (void)t.refs_of(kVa);
+  t.vcpu().write_cr3(u64{1} << 63 | t.root.raw() | 1);
+  CHECK(t.refs_of(kVa) == Refs{4, 0});
+  t.vcpu().write_cr3(u64{1} << 63 | t.root.raw());
+  t.vcpu().tlb().invalidate(FlushMatch::all());
+  CHECK(t.refs_of(kVa) == Refs{1, 3});
+}
+
 TEST_CASE("what drops a page-entry cache") {
   struct Row {
     const char* name;
@@ -137,8 +159,8 @@ TEST_CASE("what drops a page-entry cache") {
       {"MOV CR3", [](Native& t) { t.vcpu().write_cr3(t.root.raw()); }, 0},
       {"INVLPG of another page", [](Native& t) { t.vcpu().invlpg(kVa + (u64{1} << 40)); }, 0},
       {"INVPCID 0", [](Native& t) { t.vcpu().invpcid(InvpcidType::Address, 0, kVa); }, 0},
-      {"INVPCID 1 of any PCID", [](Native& t) { t.vcpu().invpcid(InvpcidType::Context, 2, kVa); },
-       0},
+      {"INVPCID 1 of another PCID",
+       [](Native& t) { t.vcpu().invpcid(InvpcidType::Context, 2, kVa); }, 3},
       {"#PF at another GiB",
        [](Native& t) { (void)t.vcpu().try_access(kVa + (u64{1} << 30), AccessKind::Read); }, 2},
       {"INVLPGA", [](Native& t) { t.vcpu().invlpga(kVa, 1); }, 0},

@@ -307,7 +307,8 @@ void Oracle::check_flags_of(const Seen& seen, const Candidate& c, u64 stored_at,
     if (gpa / 8 >= words_) continue;
     u64 flags = 0;
     if (seen.done) flags = 0x20;
-    if (seen.done && seen.access.is_write() && i + 1 == r.entries.size()) flags |= kEntryDirty;
+    // By address: a table that maps itself has one entry as both.
+    if (seen.done && seen.access.is_write() && gpa == r.entries.back()) flags |= kEntryDirty;
     const u64 before = memory_[gpa / 8];
     const u64 is = machine_.host_read(Gpa(gpa));
     // A store may have been to this very entry.
