@@ -260,16 +260,9 @@ Scenario lone_guest(const LoneAccess& a, unsigned levels) {
   return s;
 }
 
-ScenarioOp access_op(Gva va, Access access) {
-  ScenarioOp op;
-  op.access = access;
-  op.address = va.raw();
-  return op;
-}
-
 void prepare(ScenarioMachine& run, const LoneAccess& a, const ScenarioOp& op) {
   if (a.before == Before::Nothing) return;
-  const ScenarioOp other = access_op(beside(a.va, a.guest_page), a.access);
+  const ScenarioOp other = access_op(0, a.access, beside(a.va, a.guest_page).raw());
   // Twice: what the first time sets (a dirty flag, say) may be found by a second walk only.
   for (int i = 0; i < 2; ++i) {
     run.run(op);
@@ -336,7 +329,7 @@ Narration narrate_access(const LoneAccess& a, const std::string& pager, MachineC
   Scenario guest = lone_guest(a, config.guest_levels);
   guest.backing = config.backing;
   ScenarioMachine run = machine_for(guest, config, choose(pager));
-  const ScenarioOp op = access_op(a.va, a.access);
+  const ScenarioOp op = access_op(0, a.access, a.va.raw());
   prepare(run, a, op);
   return narrate(run, op, pager);
 }

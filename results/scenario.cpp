@@ -89,6 +89,21 @@ MachineConfig config_for(const Scenario& scenario, MachineConfig config) {
 
 }  // namespace
 
+ScenarioOp access_op(unsigned vcpu, Access access, u64 address, u64 value) {
+  ScenarioOp op = other_op(ScenarioOp::Kind::Access, vcpu, address, value);
+  op.access = access;
+  return op;
+}
+
+ScenarioOp other_op(ScenarioOp::Kind kind, unsigned vcpu, u64 address, u64 value) {
+  ScenarioOp op;
+  op.kind = kind;
+  op.vcpu = vcpu;
+  op.address = address;
+  op.value = value;
+  return op;
+}
+
 std::string unlike_announced(const Announcement& due, const AccessResult& r) {
   const auto fault = r.done ? std::nullopt : std::optional(r.fault.kind);
   const bool code_differs = due.error_code && *due.error_code != r.fault.error_code;

@@ -44,6 +44,9 @@ struct ScenarioOp {
   u32 pcid = 0;
   Announcement announced;
 };
+ScenarioOp access_op(unsigned vcpu, Access access, u64 address, u64 value = 0);
+/// An op of any other kind.
+ScenarioOp other_op(ScenarioOp::Kind kind, unsigned vcpu, u64 address, u64 value);
 
 struct ScenarioStep {
   std::string label;

@@ -24,7 +24,8 @@ constexpr CommandHelp kHelp = {
     "before\n"
     "it (the machine is the scenario's; of --set, keys that a scenario has too are ignored).\n",
     "  mmuscope explain --pager nested --gva 0x4000000000 --access r --set walk-caches=off\n"
-    "  mmuscope explain --pager shadow --scenario tests/truth/kvm/demand_touch.json --op 3 --json\n"};
+    "  mmuscope explain --pager shadow --scenario tests/truth/kvm/demand_touch.json --op 3 "
+    "--json\n"};
 
 u64 address_of(const std::string& text) {
   std::size_t used = 0;

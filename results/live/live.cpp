@@ -110,14 +110,6 @@ bool is_data(const std::vector<ScenarioOp>& ops, std::size_t at, unsigned vcpu) 
          ops[at].vcpu == vcpu;
 }
 
-ScenarioOp access_op(unsigned vcpu, Access access, u64 address) {
-  ScenarioOp op;
-  op.vcpu = vcpu;
-  op.access = access;
-  op.address = address;
-  return op;
-}
-
 Announcement as_ended(const ScenarioOp& op, const AccessResult& ended) {
   Announcement a;
   if (!ended.done) {

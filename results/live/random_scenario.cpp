@@ -195,15 +195,6 @@ class Generator {
 
   // --- ops ---------------------------------------------------------------------------------------
 
-  ScenarioOp op_of(ScenarioOp::Kind kind, unsigned vcpu, u64 address, u64 value) {
-    ScenarioOp op;
-    op.kind = kind;
-    op.vcpu = vcpu;
-    op.address = address;
-    op.value = value;
-    return op;
-  }
-
   SoftwareWalk walk(unsigned vcpu, u64 gva, AccessKind kind) {
     return model_->walk_guest(Gpa(cr3_[vcpu]), Gva(gva), {kind, Privilege::User},
                               scenario_.controls);
@@ -219,12 +210,8 @@ class Generator {
   }
 
   void access(unsigned vcpu, u64 gva, AccessKind kind, u64 value) {
-    ScenarioOp fetch = op_of(ScenarioOp::Kind::Access, vcpu, kStubPage, 0);
-    fetch.access = {AccessKind::Fetch, Privilege::User};
-    ScenarioOp data = op_of(ScenarioOp::Kind::Access, vcpu, gva, value);
-    data.access = {kind, Privilege::User};
-    step_.ops.push_back(fetch);
-    step_.ops.push_back(data);
+    step_.ops.push_back(access_op(vcpu, {AccessKind::Fetch, Privilege::User}, kStubPage));
+    step_.ops.push_back(access_op(vcpu, {kind, Privilege::User}, gva, value));
   }
 
   void one_op() {
@@ -239,7 +226,7 @@ class Generator {
     } else if (style_.cr0 && percent(50)) {
       // CR0.WP, of no effect on accesses at CPL 3, makes other shadow pages of the same tables.
       const u64 value = percent(50) ? kCr0 : kCr0 & ~kWp;
-      step_.ops.push_back(op_of(ScenarioOp::Kind::Cr0, vcpu, 0, value));
+      step_.ops.push_back(other_op(ScenarioOp::Kind::Cr0, vcpu, 0, value));
     } else if (dice < 97) {
       invlpg(vcpu, any_address());
     } else {
@@ -276,8 +263,7 @@ class Generator {
     if (percent(20)) kind = AccessKind::Fetch;
     if (permits(vcpu, gva, kind)) return;
     if (kind != AccessKind::Fetch) return access(vcpu, gva, kind, 2 * random_.below(500'000));
-    ScenarioOp fetch = op_of(ScenarioOp::Kind::Access, vcpu, kStubPage, 0);
-    fetch.access = {kind, Privilege::User};
+    ScenarioOp fetch = access_op(vcpu, {kind, Privilege::User}, kStubPage);
     // A stub's first: as long as a vCPU has not used the root's entry for the stubs, another may
     // make it, which kvm_pvm counts as above.
     step_.ops.push_back(fetch);
@@ -288,22 +274,22 @@ class Generator {
 
   void load_cr3(unsigned vcpu) {
     const u64 root = percent(30) ? cr3_[vcpu] : any(roots_);
-    step_.ops.push_back(op_of(ScenarioOp::Kind::Cr3, vcpu, 0, root));
+    step_.ops.push_back(other_op(ScenarioOp::Kind::Cr3, vcpu, 0, root));
     cr3_[vcpu] = root;
   }
   void invlpg(unsigned vcpu, u64 gva) {
-    step_.ops.push_back(op_of(ScenarioOp::Kind::Invlpg, vcpu, gva, 0));
+    step_.ops.push_back(other_op(ScenarioOp::Kind::Invlpg, vcpu, gva, 0));
   }
 
   void host_op() {
     using Kind = ScenarioOp::Kind;
     if (style_.limit && percent(50)) {
-      step_.ops.push_back(op_of(Kind::ShadowPageLimit, 0, 0, kMinLimit + random_.below(40)));
+      step_.ops.push_back(other_op(Kind::ShadowPageLimit, 0, 0, kMinLimit + random_.below(40)));
     } else if (style_.dirty_log && (!logging_ || percent(30))) {
       logging_ = !logging_;
-      step_.ops.push_back(op_of(Kind::DirtyLog, 0, 0, logging_));
+      step_.ops.push_back(other_op(Kind::DirtyLog, 0, 0, logging_));
     } else if (logging_) {
-      step_.ops.push_back(op_of(Kind::GetDirtyLog, 0, 0, 0));
+      step_.ops.push_back(other_op(Kind::GetDirtyLog, 0, 0, 0));
     }
   }
 

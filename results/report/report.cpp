@@ -105,18 +105,11 @@ Scenario guest_with_a_window() {
 }
 
 ScenarioOp access(AccessKind kind, u64 va, u64 value = 0) {
-  ScenarioOp op;
-  op.access = {kind, Privilege::User};
-  op.address = va;
-  op.value = value;
-  return op;
+  return access_op(0, {kind, Privilege::User}, va, value);
 }
 
 ScenarioOp instruction(ScenarioOp::Kind kind, u64 operand) {
-  ScenarioOp op;
-  op.kind = kind;
-  op.address = op.value = operand;
-  return op;
+  return other_op(kind, 0, operand, operand);
 }
 
 LifeOfWrite life_under(const PagerInfo& pager) {

@@ -109,14 +109,6 @@ Script random_script(Random& random, unsigned vcpus, bool careful, bool pcide, u
     op.vcpu = v;
     script.push_back(op);
   };
-  const auto control = [](Kind kind, u64 va, u64 value, u64 gpa = 0) {
-    ScriptOp op;
-    op.kind = kind;
-    op.va = va;
-    op.value = value;
-    op.gpa = gpa;
-    return op;
-  };
   std::vector<u64> root(vcpus, G::root(0));
   while (script.size() < length) {
     const auto v = static_cast<unsigned>(random.below(vcpus));
@@ -126,21 +118,21 @@ Script random_script(Random& random, unsigned vcpus, bool careful, bool pcide, u
     } else if (what < 80) {
       add(random_edit(random), v);
       if (!careful) continue;
-      for (unsigned each = 0; each < vcpus; ++each) add(control(Kind::Cr3, 0, root[each]), each);
+      for (unsigned each = 0; each < vcpus; ++each) add(control_op(Kind::Cr3, 0, root[each]), each);
     } else if (what < 88) {
       const auto p = static_cast<unsigned>(random.below(G::kProcesses));
       root[v] = G::root(p) | (pcide ? p + 1 : 0);
       const u64 keep = pcide && !careful && random.chance(1, 2) ? u64{1} << 63 : 0;
-      add(control(Kind::Cr3, 0, root[v] | keep), v);
+      add(control_op(Kind::Cr3, 0, root[v] | keep), v);
     } else if (what < 94) {
-      add(control(Kind::Invlpg, user_address(random), 0), v);
+      add(control_op(Kind::Invlpg, user_address(random), 0), v);
     } else if (what < 96) {
-      if (pcide) add(control(Kind::Invpcid, user_address(random), random.below(4), 1), v);
+      if (pcide) add(control_op(Kind::Invpcid, user_address(random), random.below(4), 1), v);
     } else if (what < 97) {
       const auto p = static_cast<unsigned>(random.below(G::kProcesses));
-      add(control(Kind::Zero, 0, 0, G::spare_pt(p)), v);
+      add(control_op(Kind::Zero, 0, 0, G::spare_pt(p)), v);
       for (unsigned each = 0; careful && each < vcpus; ++each) {
-        add(control(Kind::Cr3, 0, root[each]), each);
+        add(control_op(Kind::Cr3, 0, root[each]), each);
       }
     } else if (what < 99) {
       ScriptOp op;
@@ -148,7 +140,7 @@ Script random_script(Random& random, unsigned vcpus, bool careful, bool pcide, u
       op.controls = random_controls(random, pcide);
       add(op, v);
     } else {
-      add(control(Kind::Ac, 0, random.below(2)), v);
+      add(control_op(Kind::Ac, 0, random.below(2)), v);
     }
   }
   return script;

@@ -45,14 +45,6 @@ ScriptOp edit(u64 gpa, u64 value) {
   op.value = value;
   return op;
 }
-ScriptOp control(ScriptOp::Kind kind, u64 va, u64 value = 0, u64 gpa = 0) {
-  ScriptOp op;
-  op.kind = kind;
-  op.va = va;
-  op.value = value;
-  op.gpa = gpa;
-  return op;
-}
 
 constexpr u64 kAll = ~u64{0};
 
@@ -81,11 +73,11 @@ const std::vector<Letter>& alphabet() {
       {'9', edit(pde_large, x86::kLarge | kUserRw), true, kL},
       {'a', edit(pde_large, G::pt(0) | kUserRw), true, kAll},
       {'b', edit(G::entry(0, kA, 4), G::pdpt(0) | x86::kPresent | x86::kWrite), true, kAll},
-      {'z', control(ScriptOp::Kind::Zero, 0, 0, G::pt(0)), true, kAll},
-      {'c', control(ScriptOp::Kind::Cr3, 0, G::root(0))},
-      {'d', control(ScriptOp::Kind::Cr3, 0, G::root(1))},
-      {'i', control(ScriptOp::Kind::Invlpg, kA)},
-      {'j', control(ScriptOp::Kind::Invlpg, kL)},
+      {'z', control_op(ScriptOp::Kind::Zero, 0, 0, G::pt(0)), true, kAll},
+      {'c', control_op(ScriptOp::Kind::Cr3, 0, G::root(0))},
+      {'d', control_op(ScriptOp::Kind::Cr3, 0, G::root(1))},
+      {'i', control_op(ScriptOp::Kind::Invlpg, kA)},
+      {'j', control_op(ScriptOp::Kind::Invlpg, kL)},
   };
   return letters;
 }
@@ -100,8 +92,8 @@ Script spell(const std::vector<const Letter*>& word, bool careful) {
     script.push_back(l->op);
     if (l->op.kind == ScriptOp::Kind::Cr3) root = l->op.value;
     if (!careful || !l->edits) continue;
-    script.push_back(l->flush == kAll ? control(ScriptOp::Kind::Cr3, 0, root)
-                                      : control(ScriptOp::Kind::Invlpg, l->flush));
+    script.push_back(l->flush == kAll ? control_op(ScriptOp::Kind::Cr3, 0, root)
+                                      : control_op(ScriptOp::Kind::Invlpg, l->flush));
   }
   return script;
 }

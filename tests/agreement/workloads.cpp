@@ -7,15 +7,12 @@
 #include <string>
 
 #include "tests/support/agreement.h"
+#include "tests/support/setups.h"
 
 namespace mmuscope {
 namespace {
 
-struct SmallWorkload {
-  const char* spec;
-  unsigned vcpus;
-};
-constexpr SmallWorkload kSmall[] = {
+constexpr GuestSpec kSmall[] = {
     {"touch:bytes=256k,accesses=3000,processes=2,slice=500", 1},
     {"touch:bytes=4m,accesses=3000,guest-page=2m", 1},
     {"churn:bytes=1m,block=256k", 1},
@@ -38,20 +35,20 @@ constexpr SmallWorkload kSmall[] = {
 
 /// Under the first `ways_tried` ways for the guest kernel to keep its address spaces apart.
 void check_workloads(unsigned begin, unsigned end, unsigned ways_tried = 4) {
-  for (const SmallWorkload& small : std::span(kSmall).subspan(begin, end - begin)) {
+  for (const GuestSpec& small : std::span(kSmall).subspan(begin, end - begin)) {
     for (unsigned ways = 0; ways < ways_tried; ++ways) {
       MachineConfig config;
       config.kpti = (ways & 1) != 0;
       config.pcid = (ways & 2) == 0;
-      CAPTURE(small.spec);
+      CAPTURE(small.workload);
       CAPTURE(config.kpti);
       CAPTURE(config.pcid);
-      const Agreement all = check_workload(pager_catalog(), small.spec, small.vcpus, config);
+      const Agreement all = check_workload(pager_catalog(), small.workload, small.vcpus, config);
       CHECK(all.disagreement == "");
       CHECK(all.checked > 1000 * all.runs);
       if (ways != 0) continue;
-      MESSAGE(std::string(small.spec) << ": " << all.checked / all.runs << " accesses, "
-                                      << all.uncertain / all.runs << " with a choice");
+      MESSAGE(std::string(small.workload) << ": " << all.checked / all.runs << " accesses, "
+                                          << all.uncertain / all.runs << " with a choice");
     }
   }
 }

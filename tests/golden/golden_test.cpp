@@ -18,11 +18,7 @@ namespace {
 
 const std::string kFile = source_dir() + "/tests/golden/counters.csv";
 
-struct GoldenWorkload {
-  const char* spec;
-  unsigned vcpus;
-};
-constexpr GoldenWorkload kWorkloads[] = {
+constexpr GuestSpec kWorkloads[] = {
     {"touch:bytes=2m,accesses=20000", 1},
     {"touch:bytes=8m,accesses=20000,guest-page=2m", 1},
     {"churn:bytes=1m,block=256k,threads=2", 2},
@@ -36,9 +32,9 @@ constexpr u64 kScriptSeeds[] = {1, 2, 3, 4, 5, 6};
 /// Name of a run, then counter by counter.
 using Golden = std::map<std::string, std::map<std::string, u64>>;
 
-void add_workload(Golden& golden, const GoldenWorkload& workload, const Setup& setup) {
+void add_workload(Golden& golden, const GuestSpec& workload, const Setup& setup) {
   ExperimentText text;
-  text.workload = workload.spec;
+  text.workload = workload.workload;
   text.pager = setup.pager;
   text.vcpus = workload.vcpus;
   if (setup.backing == PageSize::k2M) text.set = {"backing=2m"};
@@ -46,7 +42,7 @@ void add_workload(Golden& golden, const GoldenWorkload& workload, const Setup& s
   const Result result = run_experiment(experiment);
   REQUIRE(result.status == "ok");
   const SuiteRow row = make_suite_row("golden", 1, experiment, result);
-  auto& counts = golden[std::string(workload.spec) + " on " + std::to_string(workload.vcpus) +
+  auto& counts = golden[std::string(workload.workload) + " on " + std::to_string(workload.vcpus) +
                         " under " + setup.name()];
   for (const Column<SuiteRow>& c : suite_columns()) {
     if (c.kind == ColumnKind::Identity || c.unit == "cycles") continue;
@@ -69,7 +65,7 @@ void add_script(Golden& golden, u64 seed, const Setup& setup) {
 Golden count_all() {
   Golden golden;
   for (const Setup& setup : all_setups()) {
-    for (const GoldenWorkload& w : kWorkloads) add_workload(golden, w, setup);
+    for (const GuestSpec& w : kWorkloads) add_workload(golden, w, setup);
     for (const u64 seed : kScriptSeeds) add_script(golden, seed, setup);
   }
   return golden;

@@ -9,33 +9,28 @@
 #include <string>
 #include <vector>
 
-#include "nested/ept.h"
-#include "nested/nested_walk.h"
+#include "tests/nested/second_dimension.h"
 
 using namespace mmuscope;
 
 namespace {
 
-constexpr Gva kVa{0x1234'5678};
-constexpr u64 kUser = x86::kPresent | x86::kWrite | x86::kUser;
-constexpr u64 kFinal = 0x100, kLinear = 0x80;
 constexpr AccessKind kKinds[] = {AccessKind::Read, AccessKind::Write, AccessKind::Fetch};
 
 /// Guest tables and a page whose translations share only the root of the second dimension: the
 /// table of level L at (5 - L) << 39, the page (L = 0) at 5 << 39.
 template <class Dimension>
-class Apart {
- public:
-  using Second = typename Dimension::Format;
-  static constexpr bool kNpt = std::is_same_v<Dimension, NptDimension>;
+class Apart : private SecondDimension<Dimension> {
+  using Base = SecondDimension<Dimension>;
+  using Base::memory, Base::tables;
 
-  explicit Apart(bool flags = true)
-      : memory_(1 << 21, 1 << 21),
-        tables_(memory_, kNpt ? NestedFormat::Npt : NestedFormat::Ept, 4, flags) {
-    root.table = tables_.root();
-    root.rules.accessed_dirty = flags;
+ public:
+  using Base::kNpt, Base::root;
+  using Second = typename Base::Second;
+
+  explicit Apart(bool flags = true) : Base(flags) {
     for (unsigned level = 0; level <= 4; ++level) {
-      tables_.map(base(level).frame(), Hfn(host(level)), PageSize::k4K);
+      tables.map(base(level).frame(), Hfn(host(level)), PageSize::k4K);
     }
     reset_guest();
   }
@@ -50,8 +45,8 @@ class Apart {
   Hpa guest_where(unsigned level) const {
     return Hpa(host(level) << kPageShift) + 8 * table_index(kVa, level);
   }
-  void set_guest(unsigned level, u64 e) { memory_.write(guest_where(level), e); }
-  u64 guest(unsigned level) const { return memory_.read(guest_where(level)); }
+  void set_guest(unsigned level, u64 e) { memory.write(guest_where(level), e); }
+  u64 guest(unsigned level) const { return memory.read(guest_where(level)); }
 
   /// The entries of the second dimension on the way to the table or page, by their level.
   std::array<Hpa, 5> way(unsigned guest_level) const {
@@ -59,12 +54,12 @@ class Apart {
     Hpa table = root.table;
     for (unsigned level = 4; level >= 1; --level) {
       where[level] = table + 8 * table_index(base(guest_level), level);
-      table = Hpa(memory_.read(where[level]) & Second::kAddressMask);
+      table = Hpa(memory.read(where[level]) & Second::kAddressMask);
     }
     return where;
   }
-  u64 read(Hpa where) const { return memory_.read(where); }
-  void write(Hpa where, u64 entry) { memory_.write(where, entry); }
+  u64 read(Hpa where) const { return memory.read(where); }
+  void write(Hpa where, u64 entry) { memory.write(where, entry); }
 
   struct Result {
     NestedEnd end;
@@ -72,24 +67,19 @@ class Apart {
     u64 qualification, error_code;
   };
   Result run(AccessKind kind) {
-    NestedWalk<Dimension, PhysicalMemory> w(memory_, root);
+    NestedWalk<Dimension, PhysicalMemory> w(memory, root);
     const NestedEnd end = w.run(NestedStart::at_root(base(4), 4), kVa, {kind, Privilege::User}, {},
                                 {46, true, true, true, true});
     return {end, w.gpa(), w.qualification(), w.error_code()};
   }
   NestedEnd run(DirtyLog& log, AccessKind kind) {
-    NestedWalk<Dimension, PhysicalMemory> w(memory_, root, {}, &log);
+    NestedWalk<Dimension, PhysicalMemory> w(memory, root, {}, &log);
     return w.run(NestedStart::at_root(base(4), 4), kVa, {kind, Privilege::User}, {},
                  {46, true, true, true, true});
   }
 
-  SecondRoot root;
-
  private:
   static u64 host(unsigned level) { return 0x101 + level; }
-
-  PhysicalMemory memory_;
-  Ept tables_;
 };
 
 /// One thing that may be wrong with an entry of EPT, on some levels.

@@ -1,16 +1,12 @@
 #include <doctest/doctest.h>
 
-#include "nested/ept.h"
-#include "nested/nested_walk.h"
+#include "tests/nested/second_dimension.h"
 
 using namespace mmuscope;
 
 namespace {
 
-constexpr Gva kVa{0x1234'5678};
 constexpr Gpa kRoot{0x1000}, kPage{0x5000};  // PML4, PDPT, PD, PT and the page: five frames
-constexpr u64 kUser = x86::kPresent | x86::kWrite | x86::kUser;
-constexpr u64 kFinal = 0x100, kLinear = 0x80;
 constexpr Access kRead{AccessKind::Read, Privilege::User};
 constexpr Access kWrite{AccessKind::Write, Privilege::User};
 constexpr Access kFetch{AccessKind::Fetch, Privilege::User};
@@ -18,15 +14,12 @@ constexpr Access kFetch{AccessKind::Fetch, Privilege::User};
 /// Guest tables at 0x1000..0x4000 that map kVa to 0x5000, under a second dimension that maps those
 /// five frames to host frames 0x101.. one by one.
 template <class Dimension>
-struct TwoTables {
-  using Second = typename Dimension::Format;
-  static constexpr bool kNpt = std::is_same_v<Dimension, NptDimension>;
+struct TwoTables : SecondDimension<Dimension> {
+  using Base = SecondDimension<Dimension>;
+  using Base::kNpt, Base::memory, Base::tables, Base::root;
+  using Second = typename Base::Second;
 
-  explicit TwoTables(bool flags = true)
-      : memory(1 << 21, 1 << 21),
-        tables(memory, kNpt ? NestedFormat::Npt : NestedFormat::Ept, 4, flags) {
-    root.table = tables.root();
-    root.rules.accessed_dirty = flags;
+  explicit TwoTables(bool flags = true) : Base(flags) {
     for (u64 frame = 1; frame <= 5; ++frame) {
       tables.map(Gfn(frame), Hfn(0x100 + frame), PageSize::k4K);
     }
@@ -62,10 +55,6 @@ struct TwoTables {
         w.run(NestedStart::at_root(kRoot, 4), kVa, access, c, {bits, c.nxe, true, true, true});
     return {end, w.gpa().raw(), w.qualification(), w.error_code()};
   }
-
-  PhysicalMemory memory;
-  Ept tables;
-  SecondRoot root;
 };
 
 using EptCase = TwoTables<EptDimension>;

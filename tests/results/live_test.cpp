@@ -120,8 +120,7 @@ TEST_CASE("a vCPU that dies is reported, and the next one lives") {
 TEST_CASE("guest faults are delivered live, and other ends than announced are said") {
   auto runner = shadow_runner();
   if (!runner) return;
-  Scenario s =
-      load_scenario(source_dir() + "/tests/truth/kvm-live/guest_faults.json");
+  Scenario s = load_scenario(source_dir() + "/tests/truth/kvm-live/guest_faults.json");
   CHECK(runner->record(s).wrong.empty());
   ScenarioOp& op = s.steps.front().ops.at(1);
   REQUIRE(op.announced.error_code == 4u);

@@ -11,6 +11,15 @@
 
 namespace mmuscope {
 
+ScriptOp control_op(ScriptOp::Kind kind, u64 va, u64 value, u64 gpa) {
+  ScriptOp op;
+  op.kind = kind;
+  op.va = va;
+  op.value = value;
+  op.gpa = gpa;
+  return op;
+}
+
 std::string ScriptOp::text() const {
   static constexpr const char* kKinds[] = {"access", "edit",    "zero",     "cr3",
                                            "invlpg", "invpcid", "controls", "ac"};

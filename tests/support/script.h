@@ -30,6 +30,8 @@ struct ScriptOp {
 
   std::string text() const;
 };
+/// What the guest tells the TLB or its controls; also of Zero and Ac.
+ScriptOp control_op(ScriptOp::Kind kind, u64 va, u64 value = 0, u64 gpa = 0);
 using Script = std::vector<ScriptOp>;
 std::string text_of(const Script& script);
 

@@ -7,6 +7,12 @@
 
 namespace mmuscope {
 
+/// A workload on a number of vCPUs: the guest that a test runs under several setups.
+struct GuestSpec {
+  const char* workload;
+  unsigned vcpus;
+};
+
 /// A pager on a machine: one column of a comparison.
 struct Setup {
   std::string pager;  ///< SPEC

@@ -46,14 +46,10 @@ std::string import_message(const Paths& logs, const std::filesystem::path& out) 
   return "";
 }
 
-std::string dump(const TestFolder& folder, const Paths& logs,
-                 const LackeyOptions& options = kFast) {
+std::string imported(const TestFolder& folder, const Paths& logs,
+                     const LackeyOptions& options = kFast) {
   import_lackey(logs, folder / "t", options);
-  std::FILE* const out = std::fopen((folder / "dump").c_str(), "wb");
-  trace_dump(folder / "t", out);
-  std::fclose(out);
-  const std::string text = file_bytes(folder / "dump");
-  return text.substr(text.find("0 - "));
+  return dump_records(folder, folder / "t");
 }
 
 /// A log with one access and one call, as a starting point for what is wrong.
@@ -102,7 +98,7 @@ TEST_CASE("lackey: every style of line") {
           " L 0522d000,8\n" +
           syscall(7, "(231) exit_group( 5 ) --> [pre-success] Success(0x0) ") +
           "==7== \n==7== Counted 0 calls to main()\n")};
-  CHECK(dump(folder, logs) ==
+  CHECK(imported(folder, logs) ==
         "0 - synthesized spawn task 0 = 0x7 prog arg\n"
         "1 - switch 0\n"
         "2 0 synthesized exec = 0x0 prog arg\n"
@@ -163,7 +159,7 @@ TEST_CASE("lackey: processes are linked, ordered, and made to exec by the docume
   const Paths logs = family(folder);
   const std::string zeros = " 0x32 0xffffffffffffffff 0x0 = ";
   const std::string file = " 0x12 0x0 ";
-  const std::string text = dump(folder, logs);
+  const std::string text = imported(folder, logs);
   CHECK(text ==
         "0 - synthesized spawn task 0 = 0xa shell\n"
         "1 - switch 0\n"
@@ -219,7 +215,7 @@ TEST_CASE("lackey: processes are linked, ordered, and made to exec by the docume
   CHECK(contains(told, "1 processes without exit_group end with their log; 1 children without a"));
   // The order in which the logs are named does not matter.
   const std::string bytes = file_bytes(folder / "t");
-  dump(folder, Paths(logs.rbegin(), logs.rend()));
+  imported(folder, Paths(logs.rbegin(), logs.rend()));
   CHECK(file_bytes(folder / "t") == bytes);
 }
 
@@ -234,12 +230,12 @@ TEST_CASE("lackey: turns end after the quantum, and a limit keeps the calls") {
   const Paths logs = {log(5), log(6)};
   LackeyOptions options = kFast;
   options.quantum = 4;
-  const std::string text = dump(folder, logs, options);
+  const std::string text = imported(folder, logs, options);
   CHECK(trace_info(folder / "t").totals.of(RecordKind::Switch) == 6);
   CHECK(contains(text, " switch 1\n"));
   CHECK(contains(describe(trace_info(folder / "t")), "start: 2 processes"));
   options.limit = 3;
-  dump(folder, logs, options);
+  imported(folder, logs, options);
   const TraceSummary cut = trace_info(folder / "t");
   CHECK(cut.totals.of(RecordKind::Instruction) == 2);
   CHECK(cut.totals.of(RecordKind::Load) == 4);

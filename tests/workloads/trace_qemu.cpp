@@ -79,13 +79,9 @@ Words program(u64 pid, u64 code_stamp, u64 time) {
   return w;
 }
 
-std::string dump(const TestFolder& folder) {
+std::string imported(const TestFolder& folder) {
   (void)import_qemu(folder.path(), folder / "t");
-  std::FILE* out = std::fopen((folder / "dump").c_str(), "w");
-  trace_dump(folder / "t", out);
-  std::fclose(out);
-  const std::string text = file_bytes(folder / "dump");
-  return text.substr(text.find("0 - "));
+  return dump_records(folder, folder / "t");
 }
 
 TEST_CASE("qemu: instructions, accesses and calls stand in the order in which they were done") {
@@ -96,7 +92,7 @@ TEST_CASE("qemu: instructions, accesses and calls stand in the order in which th
   log.stamp(300, 1).store(0, 0x9010);  // of the block before the stamp
   log.call(11, 310, 0, {0x9000, 0x1000}).call(12, 320, 0x8000, {0}).call(231, 330, 0, {3});
   folder.write("7.7.200.log", log.bytes());
-  CHECK(dump(folder) ==
+  CHECK(imported(folder) ==
         "0 - spawn task 0 = 0x7 prog -x\n"
         "1 - switch 0\n"
         "2 0 cpu 0x0 = 0x0\n"
@@ -146,7 +142,7 @@ void write_family(const TestFolder& folder) {
 TEST_CASE("qemu: logs of several tasks are put in the order of their times") {
   const TestFolder folder("qemu-family");
   write_family(folder);
-  CHECK(dump(folder) ==
+  CHECK(imported(folder) ==
         "0 - spawn task 0 = 0x7 prog -x\n"
         "1 - switch 0\n"
         "2 0 cpu 0x0 = 0x0\n"

@@ -15,13 +15,6 @@
 namespace mmuscope {
 namespace {
 
-std::string dump(const TestFolder& folder, const std::filesystem::path& path) {
-  std::FILE* out = std::fopen((folder / "dump").c_str(), "w");
-  trace_dump(path, out);
-  std::fclose(out);
-  return file_bytes(folder / "dump");
-}
-
 /// The message with which something is refused; empty if it is not.
 std::string refusal(const std::function<void()>& action) {
   try {
@@ -179,8 +172,7 @@ constexpr const char* kStrace =
 TEST_CASE("trace import strace: calls in order, images and touches made up") {
   const TestFolder folder("strace");
   import_strace(folder.write("log", kStrace), folder / "t", 1);
-  const std::string text = dump(folder, folder / "t");
-  CHECK(text.substr(text.find("0 - ")) ==
+  CHECK(dump_records(folder, folder / "t") ==
         "0 - spawn task 0 = 0xa\n"
         "1 - switch 0\n"
         "2 0 exec = 0x0 \"/bin/sh\"\n"
@@ -228,8 +220,7 @@ constexpr const char* kPerf =
 TEST_CASE("trace import perf: each fault is an access to a page that is mapped") {
   const TestFolder folder("perf");
   import_perf(folder.write("list", kPerf), folder / "t", 1);
-  const std::string text = dump(folder, folder / "t");
-  CHECK(text.substr(text.find("0 - ")) ==
+  CHECK(dump_records(folder, folder / "t") ==
         "0 - synthesized spawn task 0 = 0x2139 two\n"
         "1 - switch 0\n"
         "2 0 synthesized mmap 0x556827670000 0x10000 0x7 0x22 0x0 0x0 = 0x556827670000\n"
