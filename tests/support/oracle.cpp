@@ -14,6 +14,7 @@ namespace {
 constexpr u64 kPageSizesBytes[] = {u64{1} << 12, u64{1} << 21, u64{1} << 30};
 constexpr u64 kPresentAccessed = 0x21;
 constexpr u64 kEntryDirty = 0x40;
+constexpr u64 kFaultPresent = 1, kFaultReserved = 8;  // of the error code
 
 std::string hex(u64 value) {
   char text[24];
@@ -168,7 +169,8 @@ u64 Oracle::flushed(const VcpuView& v, u32 tag) const {
 /// When the vCPU last flushed what could give this result.
 u64 Oracle::flushed(const VcpuView& v, u64 va, const Reference& r) const {
   const u32 tag = r.global ? kGlobals : pcid(v);
-  const u64 last = r.global ? v.all_flush : flushed(v, tag);
+  u64 last = r.global ? v.all_flush : flushed(v, tag);
+  if (!r.global) last = std::max(last, time_of(v.fault, PageKey(tag, va / kPageBytes)));
   if (r.page_bytes == 0) return std::max(last, time_of(v.upper_flush, tag));
   // Of a large page every fragment goes with an INVLPG of any address in it.
   const u64 page = va / r.page_bytes * r.page_bytes | r.page_bytes >> 12;
@@ -408,6 +410,10 @@ void Oracle::on_access(Vcpu& vcpu, const Seen& seen) {
                               : seen.emulated ? std::string("was emulated")
                                               : "reached host address " + hex(seen.where.raw());
     disagree(seen, found, candidates);
+  }
+  if (!seen.done && seen.fault.kind == GuestFault::Kind::PageFault &&
+      (seen.fault.error_code & (kFaultPresent | kFaultReserved)) == kFaultPresent) {
+    v.fault[PageKey(pcid(v), va / kPageBytes)] = now_;
   }
   const u64 gpa = chosen->result.gpa;
   if (seen.done && seen.op.string) return check_string(v, seen, candidates, gpa);

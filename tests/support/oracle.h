@@ -26,7 +26,9 @@ struct Disagreement : std::runtime_error {
 /// Where the guest has not flushed what it changed, the architecture permits several outcomes. The
 /// oracle then accepts any that entries give which memory held, present and accessed, at some time
 /// since the vCPU last flushed the translation: no processor may cache more. SDM vol. 3, *Caching
-/// Translation Information*.
+/// Translation Information*. A #PF that says "not permitted" flushes its page, as there; of one
+/// that says "not present" this is not asked: KVM's shadow pager, which is modelled, does not do
+/// it.
 class Oracle final : public AccessObserver {
  public:
   /// Watches all vCPUs until it is destroyed.
@@ -94,6 +96,7 @@ class Oracle final : public AccessObserver {
     std::map<u32, u64> pcid_flush;      // of a PCID but its globals (or its first use),
     std::map<u32, u64> upper_flush;     // of a PCID's paging-structure caches,
     std::map<PageKey, u64> page_flush;  // of one page of a PCID (kGlobals: of globals)
+    std::map<PageKey, u64> fault;       // of what translates a page but globals, by a #PF
     std::optional<Source> copy_from;    // of the string copy under way
   };
   static constexpr u32 kGlobals = ~u32{0};
