@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -44,7 +45,20 @@ std::string shown(const Json& j) {
   return j.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 60);
 }
 
+/// A string of hexadecimal, which JSON has no numbers for and people want for addresses.
+std::optional<u64> hexadecimal(const Json& j) {
+  if (!j.is_string()) return std::nullopt;
+  const std::string& text = j.get_ref<const std::string&>();
+  u64 value = 0;
+  if (text.size() < 3 || text.size() > 18 || text.compare(0, 2, "0x") != 0) return std::nullopt;
+  const char* end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data() + 2, end, value, 16);
+  if (error != std::errc() || at != end) return std::nullopt;
+  return value;
+}
+
 u64 integer(const Place& at, const Json& j) {
+  if (const auto value = hexadecimal(j)) return *value;
   at.require(j.is_number_unsigned(), "expected an unsigned 64-bit integer, not " + shown(j));
   return j.get<u64>();
 }

@@ -28,6 +28,7 @@ constexpr std::array kCommands = {
             walks_command},
     Command{"live", "scenarios on this host's own KVM, its counters beside the emulator's",
             live_command},
+    Command{"lab", "teaching labs: hand-outs that run and grade themselves", lab_command},
     Command{"host", "what this machine has for virtualizing memory, and which pager does the same",
             host_command},
     Command{"trace", "recorded programs: import, info, dump", trace_command},

@@ -41,6 +41,7 @@ int explain_command(const Args& args);
 int cases_command(const Args& args);
 int walks_command(const Args& args);
 int live_command(const Args& args);
+int lab_command(const Args& args);
 int host_command(const Args& args);
 int trace_command(const Args& args);
 int help_command(const Args& args);

@@ -17,6 +17,7 @@ std::string format_help() {
       "  \"controls\": {{cr0_wp cr4_pcide cr4_pge cr4_smep cr4_smap efer_nxe la57 ac}}\n"
       "  ops R W X: as r w x, by the supervisor; [\"invpcid\", vcpu, type, pcid, gva]; "
       "[\"cr0\"|\"cr4\", vcpu, value]\n"
+      "  an integer may be a string of hexadecimal: \"0x1000\"\n"
       "  an access may end in {{\"fault\": \"pf\"|\"gp\", \"error_code\": n}} or {{\"value\": n}}\n"
       "figures that a step may expect: {}\n",
       fmt::join(names, " "));

@@ -21,6 +21,8 @@ install(FILES ${generated}/mmuscope DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-co
 install(FILES ${generated}/_mmuscope DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions)
 install(DIRECTORY workloads/trace/recorded
   DESTINATION ${CMAKE_INSTALL_DATADIR}/mmuscope/workloads/trace FILES_MATCHING PATTERN "*.mmt")
+install(DIRECTORY results/labs DESTINATION ${CMAKE_INSTALL_DATADIR}/mmuscope/results
+  REGEX "/labs/[^/]+\\.(h|cpp)$" EXCLUDE)
 install(DIRECTORY results/slurm DESTINATION ${CMAKE_INSTALL_DATADIR}/mmuscope/results
   USE_SOURCE_PERMISSIONS)
 install(FILES README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
@@ -34,9 +36,12 @@ foreach(library ${libraries})
 endforeach()
 install(TARGETS mmuscope_options ${targets} EXPORT mmuscopeTargets ARCHIVE COMPONENT dev)
 install(DIRECTORY core shadow nested workloads results
-  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/mmuscope FILES_MATCHING PATTERN "*.h")
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/mmuscope FILES_MATCHING
+  REGEX "/results/labs/[^/]+/" EXCLUDE PATTERN "*.h")
 install(FILES tests/support/agreement.h
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/mmuscope/tests/support)
+# The package works from the build tree, too: the lab with a pager of one's own needs no installing.
+export(EXPORT mmuscopeTargets NAMESPACE mmuscope:: FILE mmuscopeTargets.cmake)
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/mmuscope)
 install(EXPORT mmuscopeTargets NAMESPACE mmuscope:: DESTINATION ${package})
 configure_package_config_file(results/packaging/mmuscopeConfig.cmake.in mmuscopeConfig.cmake

@@ -149,6 +149,9 @@ TEST_CASE("a bad scenario is refused with file, place and what would be valid") 
   says(edited("\"vcpus\": 1", "\"vcpu\": 1"), "did you mean \"vcpus\"?");
   says(edited("\"cr3\": 4096", "\"cr3\": 65536"), "65536 is beyond the memory of 65536 bytes");
   says(edited("\"cr3\": 4096", "\"cr3\": -1"), "expected an unsigned 64-bit integer, not -1");
+  says(edited("\"cr3\": 4096", "\"cr3\": \"0x10g0\""), "integer, not \"0x10g0\"");
+  says(edited("\"cr3\": 4096", "\"cr3\": \"4096\""), "integer, not \"4096\"");
+  CHECK(parse_scenario(edited("\"cr3\": 4096", "\"cr3\": \"0x1000\""), "text").cr3 == 4096);
   says(edited("\"cr3\": 4096", "\"cr3\": 18446744073709551616"), "not 1.8446744073709552e+19");
   says(edited("\"native\"", "7"), "\"pager\": expected a string");
   says(edited("65536", "65537"), "expected a multiple of 4096");
