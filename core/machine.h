@@ -22,6 +22,9 @@ enum class WalkCaches : u8 {
 /// What those of tables hold: a prefix of the address, or entries by their own address.
 enum class WalkCacheKind : u8 { Cpu, Prefix, Entry };
 
+/// Where a guest kernel gives 2-MByte pages by itself: transparent huge pages.
+enum class HugePages : u8 { Never, Madvise, Always };
+
 /// What the machine is, whatever pager runs it.
 struct MachineConfig {
   std::string cpu{kDefaultCpu};
@@ -33,15 +36,19 @@ struct MachineConfig {
   unsigned vcpus = 1;
   WalkCaches walk_caches = WalkCaches::OneD;
   WalkCacheKind walk_cache_kind = WalkCacheKind::Cpu;
-  bool table_lines = false;    ///< the data caches that the walker reads through are modelled
-  bool virtualized = true;     ///< false: guest-physical is host-physical
-  u8 guest_levels = 4;         ///< of a guest kernel's tables: 4 or 5
-  bool vpid = true;            ///< false: TLBs without tags, exits and entries flush
-  unsigned tlb_percent = 100;  ///< TLB entries, of the CPU model's
-  u64 quantum = 64;            ///< guest accesses a turn, with several vCPUs
-  u8 max_phys_bits = 0;        ///< 0: the CPU model's
-  bool kpti = false;           ///< a guest kernel keeps tables of its own for user mode
-  bool pcid = true;            ///< the guest is offered PCIDs, if the CPU has them
+  bool table_lines = false;          ///< the data caches that the walker reads through are modelled
+  bool virtualized = true;           ///< false: guest-physical is host-physical
+  u8 guest_levels = 4;               ///< of a guest kernel's tables: 4 or 5
+  bool vpid = true;                  ///< false: TLBs without tags, exits and entries flush
+  unsigned tlb_percent = 100;        ///< TLB entries, of the CPU model's
+  u64 quantum = 64;                  ///< guest accesses a turn, with several vCPUs
+  u8 max_phys_bits = 0;              ///< 0: the CPU model's
+  bool kpti = false;                 ///< a guest kernel keeps tables of its own for user mode
+  bool pcid = true;                  ///< the guest is offered PCIDs, if the CPU has them
+  HugePages thp = HugePages::Never;  ///< of anonymous memory
+  u64 khugepaged =
+      0;  ///< guest accesses between two passes of its collapse of small pages; 0: none
+  u64 swap_bytes = 0;  ///< of guest memory, at its top: a persistent-memory device to swap to
 };
 
 /// The guest's tables as a hypervisor (or a test) reads them in software.

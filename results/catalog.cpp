@@ -74,6 +74,14 @@ constexpr std::array kMachineParams = {
         0, 0, ""},
     ParamInfo{"pcid", ParamInfo::Kind::Switch, "on", "",
               "the guest kernel tags address spaces by PCID, where the CPU has them", 0, 0, ""},
+    ParamInfo{"thp", ParamInfo::Kind::Choice, "never", "",
+              "where the guest kernel gives 2-MByte pages by itself (transparent huge pages): "
+              "nowhere, where a program asks for them, or to all anonymous memory",
+              0, 0, "never|madvise|always"},
+    ParamInfo{"khugepaged", ParamInfo::Kind::Count, "0", "accesses",
+              "with thp: guest accesses between two passes in which the guest kernel collapses "
+              "small pages to huge ones; 0: none",
+              0, 1e12, ""},
     ParamInfo{"quantum", ParamInfo::Kind::Count, "64", "accesses",
               "turn of each vCPU when there are several", 1, 1e9, ""},
     ParamInfo{"series-every", ParamInfo::Kind::Count, "0", "accesses",

@@ -49,6 +49,11 @@ MachineConfig config_of(const Params& machine) {
   config.guest_levels = machine.text("guest-levels") == "5" ? 5 : 4;
   config.kpti = machine.on("kpti");
   config.pcid = machine.on("pcid");
+  const std::string& thp = machine.text("thp");
+  config.thp = thp == "never"    ? HugePages::Never
+               : thp == "always" ? HugePages::Always
+                                 : HugePages::Madvise;
+  config.khugepaged = machine.count("khugepaged");
   config.quantum = machine.count("quantum");
   return config;
 }

@@ -53,6 +53,28 @@ void check_workloads(unsigned begin, unsigned end, unsigned ways_tried = 4) {
   }
 }
 
+/// A guest kernel that does more of what Linux does, as `config` says.
+void check_kernel(std::span<const SmallWorkload> workloads, const MachineConfig& config) {
+  for (const SmallWorkload& small : workloads) {
+    CAPTURE(small.spec);
+    const Agreement all = check_workload(pager_catalog(), small.spec, small.vcpus, config);
+    CHECK(all.disagreement == "");
+    CHECK(all.checked > 1000 * all.runs);
+  }
+}
+
+TEST_CASE("workloads agree with the reference translator and across pagers: huge pages") {
+  constexpr SmallWorkload kHuge[] = {
+      {"touch:bytes=4m,accesses=1000,slice=100", 1},
+      {"fork:operations=2,resident=4m,writes=3", 1},
+      {"redis-snapshot:bytes=4m,requests=300,snapshots=1", 2},
+  };
+  MachineConfig config;
+  config.thp = HugePages::Always;
+  config.khugepaged = 300;
+  check_kernel(kHuge, config);
+}
+
 TEST_CASE("workloads agree with the reference translator and across pagers: touch, churn") {
   check_workloads(0, 5);
 }

@@ -12,7 +12,8 @@ namespace {
 
 class Audit {
  public:
-  explicit Audit(Kernel& kernel) : kernel_(kernel), machine_(kernel.machine()) {}
+  explicit Audit(Kernel& kernel)
+      : kernel_(kernel), machine_(kernel.machine()), frames_(kernel.memory().frames()) {}
 
   void run() {
     std::set<AddressSpace*> seen;
@@ -21,19 +22,22 @@ class Audit {
       if (p->memory && seen.insert(p->memory.get()).second) check_space(*p->memory);
     }
     for (const auto& [key, frame] : kernel_.memory().page_cache()) ++references_[frame];
+    if (const auto zeros = kernel_.memory().huge_zero()) ++references_[*zeros];
     u64 frames = tables_.size();
     for (const auto& [frame, count] : references_) {
-      CHECK(kernel_.memory().frames().references(frame) == count);
-      frames += large_.count(frame) ? 512 : 1;
+      CHECK(frames_.references(frame) == count);
+      frames += frames_.is_large(frame) ? kEntriesPerTable : 1;
     }
-    CHECK(kernel_.memory().frames().in_use() == frames);
+    CHECK(frames_.in_use() == frames);
+    for (const Gfn frame : written_) CHECK(mappings_[frame] == 1);
   }
 
  private:
   void own_table(Gfn frame) {
     CHECK(tables_.insert(frame).second);
     CHECK(references_.count(frame) == 0);
-    CHECK(kernel_.memory().frames().references(frame) == 1);
+    CHECK(frames_.references(frame) == 1);
+    CHECK_FALSE(frames_.is_large(frame));
   }
 
   void check_space(AddressSpace& space) {
@@ -43,6 +47,11 @@ class Audit {
     const Gpa kernel_user_root = kernel_.boot_image().user_root;
     REQUIRE((space.user_root != Gpa(0)) == (kernel_user_root != Gpa(0)));
     if (space.user_root != Gpa(0)) check_user_root(space);
+    for (const auto& [va, table] : space.spare_tables) {
+      own_table(table.frame());
+      ++table_pages_;
+      CHECK(huge_.count({&space, va}) == 1);
+    }
     CHECK(space.table_pages == table_pages_);
   }
 
@@ -90,15 +99,23 @@ class Audit {
   void check_leaf(u64 entry, unsigned level, Gva va) {
     const Vma* vma = space_->vmas.find(va);
     REQUIRE(vma != nullptr);
-    CHECK(leaf_level(vma->page()) == level);
+    const bool huge = level == 2 && vma->source.kind == Source::Kind::Anonymous;
+    if (huge) {
+      CHECK(vma->end - va >= page_bytes(PageSize::k2M));
+      CHECK(space_->spare_tables.count(va) == 1);
+      huge_.insert({space_, va});
+    } else {
+      CHECK(leaf_level(vma->page()) == level);
+    }
     const Gfn frame = pte::frame_of(entry);
     if (entry & pte::kSpecial) {
-      CHECK(frame == kernel_.memory().zero_page());
+      CHECK(frame == (huge ? *kernel_.memory().huge_zero() : kernel_.memory().zero_page()));
       CHECK(vma->source.kind == Source::Kind::Anonymous);
     } else {
-      ++references_[frame];
+      ++references_[frames_.head(frame)];
       CHECK(tables_.count(frame) == 0);
-      if (level == 2) large_.insert(frame);
+      if (level == 2) CHECK(frames_.head(frame) == frame);
+      for (u64 i = 0; i < (level == 2 ? kEntriesPerTable : 1); ++i) ++mappings_[frame + i];
     }
     CHECK(((entry & x86::kPresent) != 0) == (vma->rights != prot::kNone));
     CHECK(((entry & pte::kNoRights) != 0) == (vma->rights == prot::kNone));
@@ -107,7 +124,9 @@ class Audit {
     CHECK(((entry & x86::kNoExec) == 0) == ((vma->rights & prot::kExec) != 0));
     if (entry & x86::kWrite) {
       CHECK((vma->rights & prot::kWrite) != 0);
-      if (!vma->source.shared) CHECK(kernel_.memory().frames().references(frame) == 1);
+      CHECK_FALSE((entry & pte::kSpecial));
+      if (!vma->source.shared) written_.insert(frame);
+      if (!vma->source.shared && !frames_.is_large(frame)) CHECK(frames_.references(frame) == 1);
     }
   }
 
@@ -115,8 +134,12 @@ class Audit {
   Machine& machine_;
   AddressSpace* space_ = nullptr;
   u64 table_pages_ = 0;
-  std::set<Gfn> tables_, large_;
-  std::map<Gfn, u32> references_;
+  FrameAllocator& frames_;
+  std::set<Gfn> tables_;
+  std::set<std::pair<AddressSpace*, Gva>> huge_;  // transparent huge pages
+  std::map<Gfn, u32> references_;                 // by the first frame of a large one
+  std::map<Gfn, u32> mappings_;                   // by frame, of a large one each
+  std::set<Gfn> written_;                         // private, and writable for someone
 };
 
 MachineConfig native_config(unsigned vcpus, u64 memory, u64 quantum, bool kpti, bool pcid) {
@@ -138,5 +161,8 @@ Guest::Guest(unsigned vcpus, u64 memory, u64 quantum, ProcessListener* listener,
              bool pcid)
     : machine(native_config(vcpus, memory, quantum, kpti, pcid), make_native_pager),
       kernel(machine, listener) {}
+
+Guest::Guest(MachineConfig config)
+    : machine((config.virtualized = false, config), make_native_pager), kernel(machine, nullptr) {}
 
 }  // namespace mmuscope

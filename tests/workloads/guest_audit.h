@@ -31,6 +31,8 @@ class Steps final : public Program {
 struct Guest {
   explicit Guest(unsigned vcpus = 1, u64 memory = u64{64} << 20, u64 quantum = 64,
                  ProcessListener* listener = nullptr, bool kpti = false, bool pcid = true);
+  /// On any machine, made native.
+  explicit Guest(MachineConfig config);
   Machine machine;
   Kernel kernel;
 };

@@ -92,7 +92,7 @@ TEST_CASE("all memory can be given out, once") {
   FrameAllocator frames(Gfn(7), Gfn(1024));
   const Gfn large = frames.allocate(PageSize::k2M);
   CHECK_THROWS_AS(frames.allocate(PageSize::k2M), RunError);
-  frames.release(large, PageSize::k2M);
+  frames.release(large);
   for (u64 i = 7; i < 1024; ++i) frames.allocate();
   CHECK_THROWS_AS(frames.allocate(), RunError);
 }

@@ -51,7 +51,7 @@ class RandomProgram final : public Program {
   u8 some_rights() { return static_cast<u8>(random_.below(8)); }
 
   void act(Kernel& k, Vcpu& v) {
-    switch (random_.below(14)) {
+    switch (random_.below(16)) {
       case 0:
         return map_small(k, v, random_.below(2) ? Source::anonymous() : some_file());
       case 1:
@@ -68,6 +68,10 @@ class RandomProgram final : public Program {
         return discard(k, v);
       case 13:
         return vfork(k, v);
+      case 14:
+        return advise(k, v);
+      case 15:
+        return collapse(k, v);
       case 6:
         if (random_.below(10) == 0) {
           k.execve(v, "again");
@@ -87,8 +91,9 @@ class RandomProgram final : public Program {
   void forget(Gva start, u64 bytes) {
     model_.erase(model_.lower_bound(start.raw()), model_.lower_bound((start + bytes).raw()));
   }
-  /// A run of pages that are next to each other.
+  /// A run of pages that are next to each other, or what could be a huge page.
   std::pair<Gva, u64> some_run() {
+    if (random_.below(6) == 0) return {some_region(), kLarge};
     const u64 first = random_.below(kPlaces);
     const u64 most = 16 - first % 16;
     return {place(first), (1 + random_.below(most)) * kPageBytes};
@@ -100,6 +105,22 @@ class RandomProgram final : public Program {
     REQUIRE(k.mmap(v, start, bytes, rights, source) == start);
     forget(start, bytes);
     set(start, bytes, rights);
+  }
+  Gva some_region() { return kSmallWindow + (1 + random_.below(3)) * kLarge; }
+  bool is_mapped(Gva start, u64 bytes) const {
+    bool whole = true;
+    for (u64 at = 0; at < bytes; at += kPageBytes) whole &= model_.count((start + at).raw()) > 0;
+    return whole;
+  }
+  void advise(Kernel& k, Vcpu& v) {
+    const auto [start, bytes] = some_run();
+    const auto advice = static_cast<HugeAdvice>(random_.below(3));
+    CHECK(k.advise_huge(v, start, bytes, advice) == is_mapped(start, bytes));
+  }
+  void collapse(Kernel& k, Vcpu& v) {
+    const Gva start = some_region();
+    const bool done = k.collapse(v, start, kLarge);
+    if (!is_mapped(start, kLarge)) CHECK_FALSE(done);
   }
   void map_large(Kernel& k, Vcpu& v) {
     const Gva start = kLargeWindow + random_.below(kLargePlaces) * kLarge;
@@ -126,16 +147,14 @@ class RandomProgram final : public Program {
   void protect(Kernel& k, Vcpu& v) {
     const auto [start, bytes] = some_run();
     const u8 rights = some_rights();
-    bool whole = true;
-    for (u64 at = 0; at < bytes; at += kPageBytes) whole &= model_.count((start + at).raw()) > 0;
+    const bool whole = is_mapped(start, bytes);
     CHECK(k.mprotect(v, start, bytes, rights) == whole);
     if (!whole) return;
     for (u64 at = 0; at < bytes; at += kPageBytes) model_[(start + at).raw()].rights = rights;
   }
   void discard(Kernel& k, Vcpu& v) {
     const auto [start, bytes] = some_run();
-    bool whole = true;
-    for (u64 at = 0; at < bytes; at += kPageBytes) whole &= model_.count((start + at).raw()) > 0;
+    const bool whole = is_mapped(start, bytes);
     CHECK(k.discard(v, start, bytes) == whole);
     if (!whole) return;
     // Anonymous memory begins anew, and so does a private copy of a file, which is all zeros.
@@ -170,6 +189,7 @@ class RandomProgram final : public Program {
   void touch(Vcpu& v) {
     for (unsigned i = 0; i < 8; ++i) {
       Gva at = place(random_.below(kPlaces));
+      if (random_.below(4) == 0) at = some_region() + random_.below(kEntriesPerTable) * kPageBytes;
       if (random_.below(8) == 0) {
         at = kLargeWindow + random_.below(kLargePlaces) * kLarge;
         at = at + random_.below(5) * kPageBytes;
@@ -229,6 +249,8 @@ Ended run_random(u64 seed, unsigned vcpus, unsigned processes, u64 quantum, Sett
   CAPTURE(vcpus);
   CAPTURE(quantum);
   MachineConfig config;
+  config.thp = static_cast<HugePages>(seed % 3);
+  config.khugepaged = seed % 4 == 0 ? 3000 : 0;
   config.memory_bytes = u64{256} << 20;
   config.vcpus = vcpus;
   config.quantum = quantum;
@@ -242,7 +264,8 @@ Ended run_random(u64 seed, unsigned vcpus, unsigned processes, u64 quantum, Sett
   kernel.run();
   CHECK(kernel.processes().empty());
   audit(kernel);
-  CHECK(kernel.memory().frames().in_use() == kernel.memory().page_cache().size());
+  const u64 kept = kernel.memory().huge_zero() ? kEntriesPerTable : 0;
+  CHECK(kernel.memory().frames().in_use() == kept + kernel.memory().page_cache().size());
   CHECK(kernel.statistics().segfaults == 0);
   return {machine->counters(), machine->accesses()};
 }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <map>
+
 #include "core/vcpu.h"
 #include "workloads/guest/vma.h"
 
@@ -15,8 +17,11 @@ struct AddressSpace {
   Gpa user_root;  ///< that user mode runs on, the frame after `root`; 0 without KPTI
   VmaList vmas;
   Gva heap_start = Gva(0), heap_end = Gva(0);  ///< both 0: no heap yet
-  u64 table_pages = 1;                         ///< its own tables, roots included
-  u32 users = 1;                               ///< processes and threads that live in it
+  u64 table_pages = 1;                         ///< its own tables, roots and spare ones included
+  /// By the first address of each huge page: a table kept for the time when it is split. Linux,
+  /// pgtable_trans_huge_deposit.
+  std::map<Gva, Gpa> spare_tables;
+  u32 users = 1;  ///< processes and threads that live in it
   bool locked = false;
   /// Goes up with every flush, so that a vCPU that slept through some knows. Linux, tlb_gen.
   u64 flushes = 0;

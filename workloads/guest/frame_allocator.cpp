@@ -8,50 +8,61 @@
 
 namespace mmuscope {
 
-namespace {
-constexpr u64 kFramesIn2M = page_bytes(PageSize::k2M) / kPageBytes;
-}  // namespace
-
 FrameAllocator::FrameAllocator(Gfn first, Gfn end)
     : end_(end),
+      frames_(end - first),
       next_small_(first),
-      next_large_(std::max(first, Gfn(end.raw() / kFramesIn2M * kFramesIn2M))),
+      next_large_(std::max(first, Gfn(end.raw() / kFramesInLarge * kFramesInLarge))),
       tail_(end - next_large_),
-      counts_(end.raw() / kChunk + 1) {}
+      counts_(end.raw() / kChunk + 1),
+      large_(end.raw() / kFramesInLarge + 1),
+      free_in_block_(end.raw() / kFramesInLarge + 1) {}
 
 Gfn FrameAllocator::allocate(PageSize size) {
-  const Gfn frame = size == PageSize::k4K ? take_small() : take_large();
-  assert(references(frame) == 0 && "a frame is owned twice");
+  if (size == PageSize::k2M) {
+    const auto frame = try_allocate_large();
+    if (!frame) out_of_memory();
+    return *frame;
+  }
+  const Gfn frame = take_small();
+  assert(word(frame) == 0 && "a frame is owned twice");
   count(frame) = 1;
-  in_use_ += page_bytes(size) / kPageBytes;
+  ++in_use_;
   return frame;
+}
+
+std::optional<Gfn> FrameAllocator::try_allocate_large() {
+  const auto first = take_large();
+  if (!first) return std::nullopt;
+  assert(word(*first) == 0 && "a frame is owned twice");
+  large_[first->raw() / kFramesInLarge] = true;
+  count(*first) = 1;
+  in_use_ += kFramesInLarge;
+  return first;
 }
 
 Gfn FrameAllocator::allocate_pair() {
   const Gfn first = take_pair();
-  assert(references(first) == 0 && references(first + 1) == 0 && "a frame is owned twice");
+  assert(word(first) == 0 && word(first + 1) == 0 && "a frame is owned twice");
   count(first) = count(first + 1) = 1;
   in_use_ += 2;
   return first;
 }
 
 Gfn FrameAllocator::take_pair() {
-  if (!free_pairs_.empty()) {
-    const Gfn first = free_pairs_.back();
-    free_pairs_.pop_back();
-    return first;
-  }
+  if (!free_pairs_.empty()) return pop_pair();
   if (next_small_.raw() % 2 == 1 && next_small_ < next_large_) {
-    free_small_.push_back(next_small_);
+    push_small(next_small_);
     next_small_ = next_small_ + 1;
   }
   if (next_small_ + 2 <= next_large_) {
     next_small_ = next_small_ + 2;
     return Gfn(next_small_.raw() - 2);
   }
-  const Gfn block = take_large();
-  for (u64 i = kFramesIn2M; i > 2; i -= 2) free_pairs_.push_back(block + (i - 2));
-  return block;
+  const auto block = take_large();
+  if (!block) out_of_memory();
+  for (u64 i = kFramesInLarge; i > 2; i -= 2) push_pair(*block + (i - 2));
+  return *block;
 }
 
 Gfn FrameAllocator::take_small() {
@@ -63,30 +74,76 @@ Gfn FrameAllocator::take_small() {
     // What is left of memory above the last whole 2M block, then a free block, cut up.
     if (tail_ > 0) return Gfn(end_.raw() - tail_--);
     if (!free_pairs_.empty()) {
-      const Gfn first = free_pairs_.back();
-      free_pairs_.pop_back();
-      free_small_.push_back(first + 1);
+      const Gfn first = pop_pair();
+      push_small(first + 1);
       return first;
     }
     if (free_large_.empty()) out_of_memory();
     const Gfn block = free_large_.back();
     free_large_.pop_back();
-    for (u64 i = kFramesIn2M; i-- > 0;) free_small_.push_back(block + i);
+    for (u64 i = kFramesInLarge; i-- > 0;) push_small(block + i);
   }
-  const Gfn frame = free_small_.back();
-  free_small_.pop_back();
-  return frame;
+  return pop_small();
 }
 
-Gfn FrameAllocator::take_large() {
+std::optional<Gfn> FrameAllocator::take_large() {
+  if (free_large_.empty() && next_small_ + kFramesInLarge > next_large_) unite();
   if (!free_large_.empty()) {
     const Gfn frame = free_large_.back();
     free_large_.pop_back();
     return frame;
   }
-  if (next_small_ + kFramesIn2M > next_large_) out_of_memory();
-  next_large_ = Gfn(next_large_.raw() - kFramesIn2M);
+  if (next_small_ + kFramesInLarge > next_large_) return std::nullopt;
+  next_large_ = Gfn(next_large_.raw() - kFramesInLarge);
   return next_large_;
+}
+
+void FrameAllocator::unite() {
+  if (whole_blocks_ == 0) return;
+  const auto whole = [this](Gfn f) {
+    return free_in_block_[f.raw() / kFramesInLarge] == kFramesInLarge;
+  };
+  free_small_.erase(std::remove_if(free_small_.begin(), free_small_.end(), whole),
+                    free_small_.end());
+  free_pairs_.erase(std::remove_if(free_pairs_.begin(), free_pairs_.end(), whole),
+                    free_pairs_.end());
+  for (u64 block = 0; block < free_in_block_.size(); ++block) {
+    if (free_in_block_[block] != kFramesInLarge) continue;
+    free_in_block_[block] = 0;
+    free_large_.push_back(Gfn(block * kFramesInLarge));
+  }
+  whole_blocks_ = 0;
+}
+
+void FrameAllocator::note_free(Gfn frame, int change) {
+  u16& free = free_in_block_[frame.raw() / kFramesInLarge];
+  whole_blocks_ -= free == kFramesInLarge;
+  free = static_cast<u16>(free + change);
+  whole_blocks_ += free == kFramesInLarge;
+}
+
+void FrameAllocator::push_small(Gfn frame) {
+  free_small_.push_back(frame);
+  note_free(frame, 1);
+}
+
+void FrameAllocator::push_pair(Gfn first) {
+  free_pairs_.push_back(first);
+  note_free(first, 2);
+}
+
+Gfn FrameAllocator::pop_small() {
+  const Gfn frame = free_small_.back();
+  free_small_.pop_back();
+  note_free(frame, -1);
+  return frame;
+}
+
+Gfn FrameAllocator::pop_pair() {
+  const Gfn first = free_pairs_.back();
+  free_pairs_.pop_back();
+  note_free(first, -2);
+  return first;
 }
 
 void FrameAllocator::out_of_memory() const {
@@ -95,22 +152,34 @@ void FrameAllocator::out_of_memory() const {
                  " MiB are in use");
 }
 
-void FrameAllocator::release(Gfn frame, PageSize size) {
-  u32& references = count(frame);
-  assert(references > 0 && "a free frame is released");
-  if (--references > 0) return;
-  in_use_ -= page_bytes(size) / kPageBytes;
-  (size == PageSize::k4K ? free_small_ : free_large_).push_back(frame);
+void FrameAllocator::release(Gfn frame) {
+  const Gfn first = head(frame);
+  assert(references(first) > 0 && "a free frame is released");
+  --count(first);
+  if (references(first) > 0) return;
+  if (!is_large(first)) {
+    --in_use_;
+    push_small(first);
+    return;
+  }
+  for (u64 i = 0; i < kFramesInLarge; ++i) set_exclusive(first + i, false);
+  large_[first.raw() / kFramesInLarge] = false;
+  in_use_ -= kFramesInLarge;
+  free_large_.push_back(first);
 }
 
 void FrameAllocator::release_pair(Gfn first) {
   assert(references(first) == 1 && references(first + 1) == 1 && "a free frame is released");
   count(first) = count(first + 1) = 0;
   in_use_ -= 2;
-  free_pairs_.push_back(first);
+  push_pair(first);
 }
 
-u32 FrameAllocator::references(Gfn frame) const {
+void FrameAllocator::set_exclusive(Gfn frame, bool on) {
+  if (is_exclusive(frame) != on) count(frame) ^= kExclusive;
+}
+
+u32 FrameAllocator::word(Gfn frame) const {
   const auto& chunk = counts_[frame.raw() / kChunk];
   return chunk ? (*chunk)[frame.raw() % kChunk] : 0;
 }

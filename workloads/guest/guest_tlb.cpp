@@ -179,9 +179,10 @@ void TlbGather::finish_teardown(Vcpu& vcpu, FrameAllocator& frames) {
 }
 
 void TlbGather::free_all(Vcpu& vcpu, FrameAllocator& frames) {
-  for (const Dropped& d : frames_) {
-    frames.release(d.frame, d.size);
-    write_page_struct(vcpu, frames, d.frame);
+  for (const Gfn frame : frames_) {
+    const Gfn first = frames.head(frame);
+    frames.release(frame);
+    write_page_struct(vcpu, frames, first);
   }
   for (const Gfn table : tables_) {
     frames.release(table);

@@ -111,7 +111,7 @@ class TlbGather {
   /// An entry for the page at va has lost a right, its page or its existence.
   void changed(Gva va, PageSize size);
   /// A reference to a data frame is to be dropped.
-  void release(Gfn frame, PageSize size) { frames_.push_back({frame, size}); }
+  void release(Gfn frame) { frames_.push_back(frame); }
   /// To which the tables unlinked around [start, end) are appended.
   std::vector<Gfn>& tables() { return tables_; }
   /// Flushes if anything changed, then drops the references and frees the tables.
@@ -120,18 +120,13 @@ class TlbGather {
   void finish_teardown(Vcpu& vcpu, FrameAllocator& frames);
 
  private:
-  struct Dropped {
-    Gfn frame;
-    PageSize size;
-  };
   void free_all(Vcpu& vcpu, FrameAllocator& frames);
 
   GuestTlb& tlb_;
   AddressSpace& space_;
   bool any_ = false;
   FlushRange range_{kLowerHalfEnd, Gva(0), PageSize::k2M};
-  std::vector<Dropped> frames_;
-  std::vector<Gfn> tables_;
+  std::vector<Gfn> frames_, tables_;
 };
 
 }  // namespace mmuscope

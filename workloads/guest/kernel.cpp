@@ -55,7 +55,8 @@ Kernel::Kernel(Machine& machine, ProcessListener* listener)
       image_(write_boot_image(machine)),
       memory_(std::make_unique<MemoryManager>(machine, image_, statistics_)),
       cpus_(machine.vcpu_count()),
-      next_sample_(listener != nullptr ? listener->sample_period() : 0) {
+      next_sample_(listener != nullptr ? listener->sample_period() : 0),
+      next_collapse_(machine.config().khugepaged) {
   for (unsigned i = 0; i < machine.vcpu_count(); ++i) {
     Vcpu& vcpu = machine.vcpu(i);
     vcpu.set_controls(kernel_controls(machine.config().guest_levels));
@@ -259,10 +260,12 @@ void Kernel::run() {
 
 void Kernel::run_vcpu(Vcpu& vcpu) {
   boot(vcpu);
-  while (!processes_.empty()) {
+  // As long as tables may be torn down, whoever has them loaded answers.
+  while (!processes_.empty() || held_spaces_ > 0) {
     if (Process* p = next_runnable(cpu(vcpu))) {
       switch_to(vcpu, *p);
       run_slice(vcpu, *p);
+      khugepaged_if_due(vcpu);
     } else {
       idle(vcpu);
     }
@@ -321,6 +324,49 @@ void Kernel::switch_to(Vcpu& vcpu, Process& process) {
   return_to_user(vcpu);
 }
 
+// --- the kernel's own threads --------------------------------------------------------------------
+
+std::shared_ptr<AddressSpace> Kernel::hold_space(u64 from) {
+  std::shared_ptr<AddressSpace> first;
+  for (const auto& p : processes_) {
+    if (!p->memory || p->memory->users == 0 || p->memory->id < from) continue;
+    if (!first || p->memory->id < first->id) first = p->memory;
+  }
+  if (!first) return first;
+  ++first->users;
+  ++held_spaces_;
+  return first;
+}
+
+void Kernel::put_space(Vcpu& vcpu, const std::shared_ptr<AddressSpace>& space) {
+  if (--space->users == 0) memory_->destroy(vcpu, *space);
+  --held_spaces_;
+}
+
+/// Linux, khugepaged: 4096 pages a pass (pages_to_scan), round all address spaces. It sleeps 10 s
+/// between two passes (scan_sleep_millisecs); here so many accesses as the machine's key says, so
+/// that it does the same whatever the time takes.
+void Kernel::khugepaged_if_due(Vcpu& vcpu) {
+  const u64 period = machine_.config().khugepaged;
+  if (period == 0 || machine_.accesses() < next_collapse_) return;
+  next_collapse_ = machine_.accesses() + period;
+  unsigned left = 4096 / kEntriesPerTable;
+  for (bool wrapped = false; left > 0;) {
+    const auto space = hold_space(collapse_at_.first);
+    if (!space) {
+      if (wrapped) return;
+      wrapped = true;
+      collapse_at_ = {0, Gva(0)};
+      continue;
+    }
+    if (space->id != collapse_at_.first) collapse_at_ = {space->id, Gva(0)};
+    const auto next = memory_->collapse_next(vcpu, *space, collapse_at_.second);
+    collapse_at_ = next ? std::pair(space->id, *next) : std::pair(space->id + 1, Gva(0));
+    left -= next.has_value();
+    put_space(vcpu, space);
+  }
+}
+
 void Kernel::account(const Vcpu& vcpu) {
   Cpu& c = cpu(vcpu);
   if (c.current != nullptr) c.current->leader->counters += vcpu.counters - c.mark;
@@ -376,6 +422,16 @@ bool Kernel::mprotect(Vcpu& vcpu, Gva start, u64 bytes, u8 rights) {
 bool Kernel::discard(Vcpu& vcpu, Gva start, u64 bytes) {
   const Mode mode(*this, vcpu);
   return memory_->discard(vcpu, *current(vcpu).memory, start, bytes);
+}
+
+bool Kernel::advise_huge(Vcpu& vcpu, Gva start, u64 bytes, HugeAdvice advice) {
+  const Mode mode(*this, vcpu);
+  return memory_->advise_huge(vcpu, *current(vcpu).memory, start, bytes, advice);
+}
+
+bool Kernel::collapse(Vcpu& vcpu, Gva start, u64 bytes) {
+  const Mode mode(*this, vcpu);
+  return memory_->collapse(vcpu, *current(vcpu).memory, start, bytes);
 }
 
 bool Kernel::brk(Vcpu& vcpu, Gva end) {

@@ -87,6 +87,10 @@ class Kernel final : public GuestHandler {
   /// madvise(MADV_DONTNEED): drops the pages of a range that is wholly mapped; what is private and
   /// anonymous reads as zeros afterwards.
   bool discard(Vcpu& vcpu, Gva start, u64 bytes);
+  /// madvise(MADV_HUGEPAGE) and its opposite; MADV_COLLAPSE, false if it found nothing to collapse
+  /// in some 2 MBytes of the range.
+  bool advise_huge(Vcpu& vcpu, Gva start, u64 bytes, HugeAdvice advice);
+  bool collapse(Vcpu& vcpu, Gva start, u64 bytes);
   /// Moves the end of the heap. The first call of an address space without a heap only says where
   /// its heap begins.
   bool brk(Vcpu& vcpu, Gva end);
@@ -164,6 +168,10 @@ class Kernel final : public GuestHandler {
   void remove_process(Vcpu& vcpu, Process& process);
   unsigned least_loaded(unsigned preferred) const;
   void sample(const Process* leaving);
+  void khugepaged_if_due(Vcpu& vcpu);
+  /// The first address space at or after that number, kept alive by a user more.
+  std::shared_ptr<AddressSpace> hold_space(u64 from);
+  void put_space(Vcpu& vcpu, const std::shared_ptr<AddressSpace>& space);
 
   Machine& machine_;
   ProcessListener* listener_;
@@ -175,6 +183,9 @@ class Kernel final : public GuestHandler {
   u32 next_pid_ = 1;
   unsigned next_vcpu_ = 0;
   u64 next_sample_;
+  unsigned held_spaces_ = 0;
+  u64 next_collapse_;
+  std::pair<u64, Gva> collapse_at_{0, Gva(0)};  // address space and address
 };
 
 }  // namespace mmuscope

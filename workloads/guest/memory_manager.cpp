@@ -2,17 +2,17 @@
 
 #include <cassert>
 
+#include "workloads/guest/entry_flags.h"
+
 namespace mmuscope {
 
 namespace {
 
+/// The end of what one page table maps.
+Gva next_table(Gva va) { return va.align_down(PageSize::k2M) + page_bytes(PageSize::k2M); }
+
 constexpr u64 round_up(u64 bytes, PageSize size) {
   return (bytes + page_bytes(size) - 1) & ~(page_bytes(size) - 1);
-}
-
-/// True if [start, start+bytes) is not empty, page-aligned and below the end of user addresses.
-bool is_user_range(Gva start, u64 bytes) {
-  return bytes > 0 && start.page_offset() == 0 && start < kUserEnd && bytes <= kUserEnd - start;
 }
 
 /// True if neither end cuts a page of a mapping.
@@ -22,23 +22,6 @@ bool cuts_no_page(AddressSpace& space, Gva start, Gva end) {
     if (vma != nullptr && vma->start < edge && edge.offset_in(vma->page()) != 0) return false;
   }
   return true;
-}
-
-/// The flags that a mapping's rights give an entry. Of private mappings writing is not among them:
-/// it is granted page by page, to pages that are nobody else's. Linux, protection_map and
-/// vm_get_page_prot; files that must be told of a page's first write do not exist here.
-u64 entry_flags(const Vma& vma) {
-  if (vma.rights == prot::kNone) return pte::kNoRights | x86::kAccessed;
-  const bool write = vma.source.shared && (vma.rights & prot::kWrite);
-  return x86::kPresent | x86::kUser | x86::kAccessed | (write ? x86::kWrite : 0) |
-         (vma.rights & prot::kExec ? 0 : x86::kNoExec);
-}
-
-constexpr u64 kWritten = x86::kWrite | x86::kDirty;
-
-u64 make_entry(Gfn frame, const Vma& vma, u64 more) {
-  return frame.base().raw() | entry_flags(vma) | more |
-         (vma.page() == PageSize::k2M ? x86::kLarge : 0);
 }
 
 /// True if a TLB that holds the old entry permits what the new one does not. Linux,
@@ -55,6 +38,7 @@ MemoryManager::MemoryManager(Machine& machine, const BootImage& image, KernelSta
     : kernel_root_(image.root),
       kernel_user_root_(image.user_root),
       zero_page_(image.zero_page),
+      thp_(machine.config().thp),
       statistics_(statistics),
       frames_(image.first_free, image.end_free),
       tables_(frames_, machine.config().guest_levels),
@@ -112,7 +96,11 @@ void MemoryManager::copy_entries(Vcpu& vcpu, AddressSpace& from, AddressSpace& t
   const u64 table_reach = page_bytes(vma.page()) * kEntriesPerTable;
   Gpa table;
   u64 table_for = ~u64{0};
-  tables_.for_each(vcpu, from, vma.start, vma.end, level, [&](Gpa where, Gva va, u64 entry) {
+  const auto copy_large = [&](Gpa where, Gva va, u64 entry, bool) {
+    copy_huge(vcpu, to, va, where, entry);
+    return false;
+  };
+  const auto copy_entry = [&](Gpa where, Gva va, u64 entry) {
     if (!pte::is_mapped(entry)) return;
     if (va.raw() / table_reach != table_for) {
       table_for = va.raw() / table_reach;
@@ -124,7 +112,8 @@ void MemoryManager::copy_entries(Vcpu& vcpu, AddressSpace& from, AddressSpace& t
     if (!(entry & pte::kSpecial)) share(vcpu, pte::frame_of(entry));
     PageTables::write(vcpu, table + 8 * table_index(va, level),
                       entry & ~(x86::kWrite | x86::kAccessed));
-  });
+  };
+  tables_.for_each(vcpu, from, vma.start, vma.end, level, copy_entry, copy_large);
 }
 
 Gfn MemoryManager::new_stack(Vcpu& vcpu) {
@@ -155,7 +144,9 @@ std::optional<Gva> MemoryManager::map(Vcpu& vcpu, AddressSpace& space, std::opti
     unmap_locked(vcpu, space, *where, *where + bytes);
   } else {
     if (bytes == 0) return std::nullopt;
-    where = space.vmas.find_free(bytes, vma.page(), kMapTop);
+    // Linux, thp_get_unmapped_area: what could be huge pages begins where one does.
+    const bool huge = thp_ != HugePages::Never && bytes % page_bytes(PageSize::k2M) == 0;
+    where = space.vmas.find_free(bytes, huge ? PageSize::k2M : vma.page(), kMapTop);
     if (*where == Gva(0)) return std::nullopt;
   }
   vma.start = *where;
@@ -186,18 +177,25 @@ void MemoryManager::unmap_locked(Vcpu& vcpu, AddressSpace& space, Gva start, Gva
 void MemoryManager::clear(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, const Vma& vma,
                           bool teardown) {
   const PageSize size = vma.page();
-  tables_.for_each(vcpu, space, vma.start, vma.end, leaf_level(size),
-                   [&](Gpa where, Gva va, u64 entry) {
-                     // Nobody sets flags any more at the end: a plain store will do. Linux,
-                     // ptep_get_and_clear_full.
-                     if (teardown) {
-                       PageTables::write(vcpu, where, 0);
-                     } else {
-                       entry = PageTables::take(vcpu, where);
-                     }
-                     if (entry & x86::kPresent) gather.changed(va, size);
-                     if (!(entry & pte::kSpecial)) gather.release(pte::frame_of(entry), size);
-                   });
+  const auto clear_large = [&](Gpa where, Gva va, u64 entry, bool whole) {
+    if (whole) {
+      clear_huge(vcpu, space, gather, va, where, teardown);
+    } else {
+      split_huge(vcpu, space, vma, va, where, entry);
+    }
+    return !whole;
+  };
+  const auto clear_entry = [&](Gpa where, Gva va, u64 entry) {
+    // Nobody sets flags any more at the end: a plain store will do. Linux, ptep_get_and_clear_full.
+    if (teardown) {
+      PageTables::write(vcpu, where, 0);
+    } else {
+      entry = PageTables::take(vcpu, where);
+    }
+    if (entry & x86::kPresent) gather.changed(va, size);
+    if (!(entry & pte::kSpecial)) gather.release(pte::frame_of(entry));
+  };
+  tables_.for_each(vcpu, space, vma.start, vma.end, leaf_level(size), clear_entry, clear_large);
 }
 
 bool MemoryManager::discard(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes) {
@@ -239,14 +237,43 @@ void MemoryManager::protect_entries(Vcpu& vcpu, AddressSpace& space, TlbGather& 
                         pte::kSpecial | pte::kSoftware;
   // Linux, change_pte_range: taken out and put back, so that no flag is lost; writable again at
   // once if the page is the process's own (can_change_pte_writable).
-  tables_.for_each(vcpu, space, vma.start, vma.end, leaf_level(vma.page()),
-                   [&](Gpa where, Gva va, u64) {
-                     const u64 old = PageTables::take(vcpu, where);
-                     u64 now = (old & kKept) | entry_flags(vma);
-                     if ((vma.rights & prot::kWrite) && is_exclusive(old)) now |= x86::kWrite;
-                     PageTables::write(vcpu, where, now);
-                     if (loses_rights(old, now)) gather.changed(va, vma.page());
-                   });
+  const auto change = [&](Gpa where, Gva va, PageSize size) {
+    const u64 old = PageTables::take(vcpu, where);
+    u64 now = (old & kKept) | entry_flags(vma);
+    if ((vma.rights & prot::kWrite) && is_exclusive(old)) now |= x86::kWrite;
+    PageTables::write(vcpu, where, now);
+    if (loses_rights(old, now)) gather.changed(va, size);
+  };
+  const auto change_large = [&](Gpa where, Gva va, u64 entry, bool whole) {
+    if (whole) {
+      change(where, va, PageSize::k2M);  // Linux, change_huge_pmd
+    } else {
+      split_huge(vcpu, space, vma, va, where, entry);
+    }
+    return !whole;
+  };
+  tables_.for_each(
+      vcpu, space, vma.start, vma.end, leaf_level(vma.page()),
+      [&](Gpa where, Gva va, u64) { change(where, va, vma.page()); }, change_large);
+}
+
+bool MemoryManager::advise_huge(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes,
+                                HugeAdvice advice) {
+  bytes = round_up(bytes, PageSize::k4K);
+  const SpaceLock lock(vcpu, space);
+  if (!is_user_range(start, bytes) || !cuts_no_page(space, start, start + bytes) ||
+      !space.vmas.covers(start, start + bytes)) {
+    return false;
+  }
+  // Linux, hugepage_madvise: it changes what faults and khugepaged do, not what is mapped; but
+  // where a mapping is cut, a huge page is.
+  split_at(vcpu, space, start);
+  split_at(vcpu, space, start + bytes);
+  for (Vma vma : space.vmas.remove(start, start + bytes)) {
+    vma.advice = advice;
+    space.vmas.insert(vma);
+  }
+  return true;
 }
 
 bool MemoryManager::set_heap_end(Vcpu& vcpu, AddressSpace& space, Gva end) {
@@ -312,8 +339,7 @@ std::optional<Gva> MemoryManager::remap_locked(Vcpu& vcpu, AddressSpace& space, 
   }
   if (!to) to = space.vmas.find_free(new_bytes, old.page(), kMapTop);
   if (*to == Gva(0)) return std::nullopt;
-  // Linux, move_vma: entries are moved one by one, then the old range is unmapped. (It moves whole
-  // tables where both ranges are aligned to them; this kernel does not.)
+  // Linux, move_vma: what is mapped is moved, then the old range is unmapped.
   unmap_locked(vcpu, space, *to, *to + new_bytes);
   now.start = *to;
   now.end = *to + new_bytes;
@@ -328,20 +354,64 @@ std::optional<Gva> MemoryManager::remap_locked(Vcpu& vcpu, AddressSpace& space, 
 void MemoryManager::move_entries(Vcpu& vcpu, AddressSpace& space, TlbGather& gather,
                                  const Vma& from, Gva to) {
   const unsigned level = leaf_level(from.page());
-  tables_.for_each(vcpu, space, from.start, from.end, level, [&](Gpa where, Gva va, u64) {
+  const auto move_entry = [&](Gpa where, Gva va, u64) {
     const Gpa target = tables_.make(vcpu, space, to + (va - from.start), level);
     const u64 entry = PageTables::take(vcpu, where);
     PageTables::write(vcpu, target, entry);
     if (entry & x86::kPresent) gather.changed(va, from.page());
-  });
+  };
+  const auto split = [&](Gpa where, Gva va, u64 entry, bool) {
+    split_huge(vcpu, space, from, va, where, entry);
+    return true;
+  };
+  for (Gva va = from.start; va < from.end;) {
+    const Gva target = to + (va - from.start);
+    u64 moved = level > 1 ? 0 : move_table(vcpu, space, 3, va, from.end, target);
+    if (moved == 0 && level == 1) moved = move_table(vcpu, space, 2, va, from.end, target);
+    if (moved == 0) {
+      moved = std::min(next_table(va) - va, std::min(next_table(target) - target, from.end - va));
+      tables_.for_each(vcpu, space, va, va + moved, level, move_entry, split);
+    }
+    va = va + moved;
+  }
+}
+
+u64 MemoryManager::move_table(Vcpu& vcpu, AddressSpace& space, unsigned level, Gva va, Gva end,
+                              Gva to) {
+  const PageSize size = leaf_size(level);
+  if (va.offset_in(size) != 0 || to.offset_in(size) != 0 || end - va < page_bytes(size)) return 0;
+  const auto where = tables_.find(vcpu, space, va, level);
+  if (!where) return page_bytes(size);
+  const u64 entry = PageTables::read(vcpu, *where);
+  if (entry == 0) return page_bytes(size);
+  const Gpa target = tables_.make(vcpu, space, to, level);
+  if (PageTables::read(vcpu, target) != 0) return 0;
+  // Linux, move_normal_pmd, move_normal_pud, move_huge_pmd: with its table, or its huge page. All
+  // flush at once.
+  ++statistics_.tables_moved;
+  PageTables::take(vcpu, *where);
+  PageTables::write(vcpu, target, entry);
+  const auto first = space.spare_tables.lower_bound(va);
+  const auto last = space.spare_tables.lower_bound(va + page_bytes(size));
+  std::map<Gva, Gpa> spare;
+  for (auto it = first; it != last; ++it) spare.emplace(to + (it->first - va), it->second);
+  space.spare_tables.erase(first, last);
+  space.spare_tables.merge(spare);
+  tlb_.flush(vcpu, space, {va, va + page_bytes(size), PageSize::k4K});
+  return page_bytes(size);
 }
 
 bool MemoryManager::toggle_software_bit(Vcpu& vcpu, AddressSpace& space, Gva va) {
   const SpaceLock lock(vcpu, space);
   const Vma* vma = space.vmas.find(va);
   if (vma == nullptr) return false;
-  const auto where = tables_.find(vcpu, space, va, leaf_level(vma->page()));
+  auto where = tables_.find(vcpu, space, va, 2);
   if (!where) return false;
+  const u64 above = PageTables::read(vcpu, *where);
+  if (!(above & x86::kLarge)) {
+    if (!(above & x86::kPresent)) return false;
+    where = Gpa(above & x86::kAddressMask) + 8 * table_index(va, 1);
+  }
   const u64 entry = PageTables::read(vcpu, *where);
   if (!pte::is_mapped(entry)) return false;
   PageTables::write(vcpu, *where, entry ^ pte::kSoftware);
@@ -360,7 +430,12 @@ bool MemoryManager::fault(Vcpu& vcpu, AddressSpace& space, const GuestFault& fau
   const u8 wanted = write ? prot::kWrite : fetch ? prot::kExec : u8{7};
   if (!(vma->rights & wanted)) return false;
   const Gva va = fault.address.align_down(vma->page());
-  const Gpa where = tables_.make(vcpu, space, va, leaf_level(vma->page()));
+  const bool is_thp = thp_ != HugePages::Never && vma->source.kind == Source::Kind::Anonymous;
+  Gpa where = tables_.make(vcpu, space, va, is_thp ? 2 : leaf_level(vma->page()));
+  if (is_thp) {
+    if (huge_fault(vcpu, space, *vma, va, where, write)) return true;
+    where = tables_.table_below(vcpu, space, where) + 8 * table_index(va, 1);
+  }
   const u64 entry = PageTables::read(vcpu, where);
   if (!pte::is_mapped(entry)) {
     first_touch(vcpu, *vma, va, where, write);
@@ -441,28 +516,43 @@ void MemoryManager::write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, G
   TlbGather gather(tlb_, space);
   PageTables::take(vcpu, where);
   gather.changed(va, size);
-  if (!special) gather.release(pte::frame_of(entry), size);
+  if (!special) gather.release(pte::frame_of(entry));
   gather.finish(vcpu, frames_);
   PageTables::write(vcpu, where, make_entry(page, vma, kWritten));
 }
 
 bool MemoryManager::is_exclusive(u64 entry) const {
   // The page cache holds a reference of its own, so a page with one is anonymous.
-  return !(entry & pte::kSpecial) && frames_.references(pte::frame_of(entry)) == 1;
+  if (entry & pte::kSpecial) return false;
+  const Gfn frame = pte::frame_of(entry);
+  // Of a large page that is mapped by small ones the count says nothing about one of these.
+  if (frames_.is_large(frame) && !(entry & x86::kLarge)) return frames_.is_exclusive(frame);
+  return frames_.references(frame) == 1;
 }
 
 void MemoryManager::share(Vcpu& vcpu, Gfn frame) {
   frames_.share(frame);
+  if (frames_.is_large(frame)) frames_.set_exclusive(frame, false);
   write_page_struct(vcpu, frames_, frame);
+}
+
+void MemoryManager::drop(Vcpu& vcpu, Gfn frame) {
+  const Gfn first = frames_.head(frame);
+  frames_.release(frame);
+  write_page_struct(vcpu, frames_, first);
 }
 
 Gfn MemoryManager::zeroed(Vcpu& vcpu, PageSize size) {
   const Gfn frame = frames_.allocate(size);
+  zero_frame(vcpu, frame, size);
+  return frame;
+}
+
+void MemoryManager::zero_frame(Vcpu& vcpu, Gfn frame, PageSize size) {
   write_page_struct(vcpu, frames_, frame);
   for (u64 at = 0; at < page_bytes(size); at += kPageBytes) {
     vcpu.zero(direct_map(frame.base()) + at, kPageBytes);
   }
-  return frame;
 }
 
 Gfn MemoryManager::copied(Vcpu& vcpu, Gfn from, PageSize size) {

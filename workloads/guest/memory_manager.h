@@ -42,6 +42,12 @@ class MemoryManager {
   std::optional<Gva> remap(Vcpu& vcpu, AddressSpace& space, Gva start, u64 old_bytes, u64 new_bytes,
                            std::optional<Gva> to);
   bool toggle_software_bit(Vcpu& vcpu, AddressSpace& space, Gva va);
+  bool advise_huge(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes, HugeAdvice advice);
+  bool collapse(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes);
+
+  /// khugepaged's look at the first 2 MBytes at or after `from` that may be a huge page: makes one
+  /// of the small pages there if it is worth it. Where to look next; nullopt: nothing was left.
+  std::optional<Gva> collapse_next(Vcpu& vcpu, AddressSpace& space, Gva from);
 
   /// Serves a page fault; false if no mapping permits the access.
   bool fault(Vcpu& vcpu, AddressSpace& space, const GuestFault& fault);
@@ -49,6 +55,8 @@ class MemoryManager {
   GuestTlb& tlb() { return tlb_; }
   FrameAllocator& frames() { return frames_; }
   Gfn zero_page() const { return zero_page_; }
+  /// 2 MBytes of zeros, if they were ever wanted.
+  std::optional<Gfn> huge_zero() const { return huge_zero_; }
   /// By file and page number; the cache holds a reference to each.
   const std::map<std::pair<u32, u64>, Gfn>& page_cache() const { return page_cache_; }
 
@@ -59,6 +67,9 @@ class MemoryManager {
   void protect_entries(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, const Vma& vma);
   void copy_entries(Vcpu& vcpu, AddressSpace& from, AddressSpace& to, const Vma& vma);
   void move_entries(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, const Vma& from, Gva to);
+  /// Moves the table or huge page that an entry of the level maps all of, if both addresses allow
+  /// it; how many bytes are done with, 0: they do not.
+  u64 move_table(Vcpu& vcpu, AddressSpace& space, unsigned level, Gva va, Gva end, Gva to);
   std::optional<Gva> remap_locked(Vcpu& vcpu, AddressSpace& space, Vma old, u64 new_bytes,
                                   std::optional<Gva> to);
   // Faults, with the lock held.
@@ -66,15 +77,40 @@ class MemoryManager {
   void map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, u64 more);
   void write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where, u64 entry);
   void share(Vcpu& vcpu, Gfn frame);
+  void drop(Vcpu& vcpu, Gfn frame);
   Gfn zeroed(Vcpu& vcpu, PageSize size);
+  void zero_frame(Vcpu& vcpu, Gfn frame, PageSize size);
   Gfn copied(Vcpu& vcpu, Gfn from, PageSize size);
   Gfn file_page(Vcpu& vcpu, const Vma& vma, Gva va);
   /// True if no one but the entry refers to the page, which is anonymous then.
   bool is_exclusive(u64 entry) const;
 
+  // Transparent huge pages: huge_pages.cpp. `where`: the entry of level 2; `first`: what it maps.
+  bool may_be_huge(const Vma& vma, Gva first) const;
+  void add_spare_table(Vcpu& vcpu, AddressSpace& space, Gva first);
+  void free_spare_table(Vcpu& vcpu, AddressSpace& space, Gva first);
+  std::optional<Gfn> huge_zero_page(Vcpu& vcpu);
+  /// Serves a fault by a huge page; false if small pages are to.
+  bool huge_fault(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gva va, Gpa where, bool write);
+  bool first_huge_touch(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gva first, Gpa where,
+                        bool write);
+  bool write_to_huge(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gva first, Gpa where,
+                     u64 entry);
+  /// Maps by small pages what was mapped as a huge one.
+  void split_huge(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gva first, Gpa where, u64 entry);
+  /// The same if a huge page lies across the address.
+  void split_at(Vcpu& vcpu, AddressSpace& space, Gva edge);
+  void clear_huge(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, Gva first, Gpa where,
+                  bool teardown);
+  void copy_huge(Vcpu& vcpu, AddressSpace& to, Gva first, Gpa where, u64 entry);
+  bool is_worth_collapsing(Vcpu& vcpu, Gpa table);
+  bool collapse_one(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gva first);
+
   Gpa kernel_root_, kernel_user_root_;
   u64 next_id_ = 2;  // of address spaces; 1 is the kernel's own
   Gfn zero_page_;
+  std::optional<Gfn> huge_zero_;
+  HugePages thp_;
   KernelStatistics& statistics_;
   FrameAllocator frames_;
   PageTables tables_;

@@ -47,17 +47,24 @@ std::optional<Gpa> PageTables::find(Vcpu& vcpu, const AddressSpace& space, Gva v
 Gpa PageTables::make(Vcpu& vcpu, AddressSpace& space, Gva va, unsigned level) {
   Gpa table = space.root;
   for (unsigned l = levels_; l > level; --l) {
-    const Gpa where = table + 8 * table_index(va, l);
-    u64 entry = read(vcpu, where);
-    if (!(entry & x86::kPresent)) {
-      entry = allocate(vcpu).raw() | kUserTable;
-      ++space.table_pages;
-      link(vcpu, space, where, entry);
-    }
-    assert(!(entry & x86::kLarge) && "a table is wanted where a large page is mapped");
-    table = Gpa(entry & x86::kAddressMask);
+    table = table_below(vcpu, space, table + 8 * table_index(va, l));
   }
   return table + 8 * table_index(va, level);
+}
+
+Gpa PageTables::table_below(Vcpu& vcpu, AddressSpace& space, Gpa where) {
+  u64 entry = read(vcpu, where);
+  assert(!(entry & x86::kLarge) && "a table is wanted where a large page is mapped");
+  if (!(entry & x86::kPresent)) {
+    entry = allocate(vcpu).raw() | kUserTable;
+    ++space.table_pages;
+    link(vcpu, space, where, entry);
+  }
+  return Gpa(entry & x86::kAddressMask);
+}
+
+void PageTables::link(Vcpu& vcpu, Gpa where, Gpa table) {
+  write(vcpu, where, table.raw() | kUserTable);
 }
 
 void PageTables::unlink(Vcpu& vcpu, AddressSpace& space, Gva start, Gva end, Gva floor, Gva ceiling,

@@ -38,13 +38,17 @@ class PageTables {
   std::optional<Gpa> find(Vcpu& vcpu, const AddressSpace& space, Gva va, unsigned level);
   /// The same, after making the tables that it lacks.
   Gpa make(Vcpu& vcpu, AddressSpace& space, Gva va, unsigned level);
+  /// The table below the entry at `where`, of a level above the last; made if there is none.
+  Gpa table_below(Vcpu& vcpu, AddressSpace& space, Gpa where);
 
   /// Calls visit(Gpa where, Gva va, u64 entry) for every entry of `level` that is not zero and maps
-  /// something in [start, end). Where a table is missing its range is skipped.
-  template <class Visit>
+  /// something in [start, end). Where a table is missing its range is skipped. An entry above the
+  /// level that maps a large page is large(Gpa where, Gva va, u64 entry, bool whole)'s, `whole` if
+  /// all of it is in the range: true if it has become a table, to go on in.
+  template <class Visit, class Large>
   void for_each(Vcpu& vcpu, const AddressSpace& space, Gva start, Gva end, unsigned level,
-                Visit&& visit) {
-    visit_table(vcpu, space.root, levels_, start, end, level, visit);
+                Visit&& visit, Large&& large) {
+    visit_table(vcpu, space.root, levels_, start, end, level, visit, large);
   }
 
   /// Unlinks the tables on the way to [start, end) that serve nothing outside [floor, ceiling),
@@ -56,6 +60,8 @@ class PageTables {
   static void write(Vcpu& vcpu, Gpa where, u64 entry) { vcpu.store(direct_map(where), entry); }
   /// Clears a live entry, so that no A or D bit that a CPU sets meanwhile is lost; what it was.
   static u64 take(Vcpu& vcpu, Gpa where) { return vcpu.exchange(direct_map(where), 0); }
+  /// Sets an entry of any level but the root's that is not live to a table.
+  static void link(Vcpu& vcpu, Gpa where, Gpa table);
   /// Clears bits of a live entry, last seen as `seen`, and loses no A or D bit either.
   static void clear_bits(Vcpu& vcpu, Gpa where, u64 seen, u64 bits);
 
@@ -67,19 +73,23 @@ class PageTables {
   }
   static u64 region_bytes(unsigned level) { return u64{1} << (kPageShift + 9 * (level - 1)); }
 
-  template <class Visit>
+  template <class Visit, class Large>
   void visit_table(Vcpu& vcpu, Gpa table, unsigned level, Gva start, Gva end, unsigned leaf,
-                   Visit&& visit) {
+                   Visit& visit, Large& large) {
     for (Gva va = start_of_region(start, level); va < end; va = va + region_bytes(level)) {
       const Gpa where = table + 8 * table_index(va, level);
-      const u64 entry = read(vcpu, where);
+      u64 entry = read(vcpu, where);
       if (entry == 0) continue;
       if (level == leaf) {
         visit(where, va, entry);
-      } else {
-        visit_table(vcpu, Gpa(entry & x86::kAddressMask), level - 1, std::max(va, start),
-                    std::min(va + region_bytes(level), end), leaf, visit);
+        continue;
       }
+      const Gva from = std::max(va, start), to = std::min(va + region_bytes(level), end);
+      if (entry & x86::kLarge) {
+        if (!large(where, va, entry, to - from == region_bytes(level))) continue;
+        entry = read(vcpu, where);
+      }
+      visit_table(vcpu, Gpa(entry & x86::kAddressMask), level - 1, from, to, leaf, visit, large);
     }
   }
   void unlink_below(Vcpu& vcpu, AddressSpace& space, Gpa table, unsigned level, Gva start, Gva end,

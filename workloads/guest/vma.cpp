@@ -12,7 +12,7 @@ namespace {
 bool can_merge(const Vma& a, const Vma& b) {
   return a.end == b.start && a.rights == b.rights && a.source.kind == b.source.kind &&
          a.source.file == b.source.file && a.source.shared == b.source.shared &&
-         a.has_copies == b.has_copies &&
+         a.has_copies == b.has_copies && a.advice == b.advice &&
          (a.source.kind != Source::Kind::File ||
           a.source.offset + (b.start - a.start) == b.source.offset);
 }

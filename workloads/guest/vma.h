@@ -34,6 +34,9 @@ struct Source {
   }
 };
 
+/// What a program has said about huge pages in a mapping: MADV_HUGEPAGE, MADV_NOHUGEPAGE.
+enum class HugeAdvice : u8 { None, Wanted, Refused };
+
 /// A range of one address space with one source and one set of rights: Linux's vm_area_struct.
 struct Vma {
   Gva start, end;
@@ -41,8 +44,10 @@ struct Vma {
   Source source;
   /// Some page of a file mapping has been replaced by a private copy (Linux: anon_vma).
   bool has_copies = false;
+  HugeAdvice advice = HugeAdvice::None;
 
   bool contains(Gva a) const { return start <= a && a < end; }
+  /// The smallest page that it is mapped in.
   PageSize page() const {
     return source.kind == Source::Kind::Huge ? PageSize::k2M : PageSize::k4K;
   }
