@@ -260,9 +260,12 @@ Scenario lone_guest(const LoneAccess& a, unsigned levels) {
   return s;
 }
 
-void prepare(ScenarioMachine& run, const LoneAccess& a, const ScenarioOp& op) {
+void prepare(ScenarioMachine& run, const LoneAccess& a) {
   if (a.before == Before::Nothing) return;
-  const ScenarioOp other = access_op(0, a.access, beside(a.va, a.guest_page).raw());
+  Access access = a.access;
+  if (a.before == Before::Read) access.kind = AccessKind::Read;
+  const ScenarioOp op = access_op(0, access, a.va.raw());
+  const ScenarioOp other = access_op(0, access, beside(a.va, a.guest_page).raw());
   // Twice: what the first time sets (a dirty flag, say) may be found by a second walk only.
   for (int i = 0; i < 2; ++i) {
     run.run(op);
@@ -330,7 +333,7 @@ Narration narrate_access(const LoneAccess& a, const std::string& pager, MachineC
   guest.backing = config.backing;
   ScenarioMachine run = machine_for(guest, config, choose(pager));
   const ScenarioOp op = access_op(0, a.access, a.va.raw());
-  prepare(run, a, op);
+  prepare(run, a);
   return narrate(run, op, pager);
 }
 

@@ -104,8 +104,10 @@ enum class Before : u8 {
   Flushed,  ///< the same access, after which the guest wrote its root to CR3 again
   Near,     ///< as Cold, then the same access to the page beside
   Again,    ///< the same access a moment ago
+  Read,     ///< as Cold, but a load in any case: the page is accessed and not dirty
 };
-inline constexpr std::string_view kBeforeNames[] = {"nothing", "cold", "flushed", "near", "again"};
+inline constexpr std::string_view kBeforeNames[] = {"nothing", "cold",  "flushed",
+                                                    "near",    "again", "read"};
 
 /// One access by a small guest that maps one page (and the page beside it) at the address.
 struct LoneAccess {

@@ -82,7 +82,7 @@ int explain_command(const Args& args) {
       .value("before", "cold",
              "what the guest did before: nothing; cold: the same access, then all caches were "
              "flushed; flushed: the same, then a MOV to CR3; near: as cold, then the page beside; "
-             "again: the same access a moment ago")
+             "again: the same access a moment ago; read: as cold, but a load")
       .value("scenario", "", "file of the scenario")
       .value("op", "", "number of its op, from 1")
       .value("cpu", std::string(kDefaultCpu).c_str(), "CPU model")

@@ -71,6 +71,7 @@ const listing = words => words.length < 2 ? words.join('')
 
 const suite = parseCsv(data.suite);
 const processes = parseCsv(data.processes);
+const vcpus = parseCsv(data.vcpus);
 const experiments = suite.rows;
 const split = list => Object.fromEntries((list || '').split(',').filter(Boolean).map(item => {
   const at = item.indexOf('=');
@@ -111,61 +112,82 @@ const get = (row, name) => number(row[name]);
 
 // --- the verdict ---------------------------------------------------------------------------------
 
-/// Rows of two pagers that ran the same guest.
-function pairs(first, second) {
-  const by = new Map(experiments.filter(r => r.ok && r.pager === second).map(r => [r.guest, r]));
-  return experiments.filter(r => r.ok && r.pager === first && by.has(r.guest))
-      .map(r => [r, by.get(r.guest)]);
-}
-
-function times(first, second, column, what) {
-  const both = pairs(first, second).map(([a, b]) => [get(a, column), get(b, column), a]);
-  const ratios = both.filter(([a, b]) => a > 0 && b > 0).map(([a, b]) => a / b);
-  if (!ratios.length) return null;
-  const none = both.filter(([a, b]) => a > 0 && b === 0).length;
-  return `${what}: in the ${ratios.length} guests where both had some, ${first} had ` +
-      `${nice(median(ratios))} times as many as ${second} in the median (from ` +
-      `${nice(Math.min(...ratios))} to ${nice(Math.max(...ratios))} times)` +
-      (none ? `; in ${none} more ${second} had none.` : '.');
-}
-
-function cheaper(first, second) {
-  const both = pairs(first, second);
-  if (!both.length) return null;
-  const wins = new Map([[first, []], [second, []]]);
-  for (const [a, b] of both) {
-    const x = get(a, 'cycles_total'), y = get(b, 'cycles_total');
-    if (x !== y) wins.get(x < y ? first : second).push(a);
+/// The pager that the others are held against: the first of the wanted names that is there.
+function reference(wanted) {
+  for (const name of wanted) {
+    const found = pagers.find(p => experiments.some(r => r.ok && r.pager === name && r.pagerLabel === p));
+    if (found) return found;
   }
+  return pagers.find(p => experiments.some(r => r.ok && r.pagerLabel === p));
+}
+
+const okRows = label => experiments.filter(r => r.ok && r.pagerLabel === label);
+
+/// In words how every other pager stands to the reference, in the guests that both ran.
+function against(base, others, column, what) {
+  const by = new Map(okRows(base).map(r => [r.guest, get(r, column)]));
+  const told = [], only = [];
+  let counted = 0;
+  for (const label of others) {
+    const both = okRows(label).filter(r => by.has(r.guest)).map(r => [get(r, column), by.get(r.guest)]);
+    const ratios = both.filter(([x, y]) => x > 0 && y > 0).map(([x, y]) => x / y);
+    const alone = both.filter(([x, y]) => x > 0 && !(y > 0)).length;
+    counted = Math.max(counted, ratios.length);
+    if (ratios.length > 1) told.push(`${label} ${nice(median(ratios))} times as many (${nice(Math.min(...ratios))} to ${nice(Math.max(...ratios))})`);
+    else if (ratios.length) told.push(`${label} ${nice(ratios[0])} times as many`);
+    else if (alone) only.push(label);
+    else if (both.length) told.push(`${label} none`);
+  }
+  if (!told.length && !only.length) return null;
+  const middle = counted > 1 ? `, in the median of ${counted} guests (least to most)` : '';
+  return what + (told.length ? `, against ${base}${middle}: ${listing(told)}.` : ':') +
+      (only.length ? ` ${base} has none at all, ${listing(only)} some.` : '');
+}
+
+/// Which pager took the fewest cycles, guest by guest.
+function cheapest(labels) {
+  const guests = new Map();
+  for (const r of experiments) {
+    if (r.ok && labels.includes(r.pagerLabel)) guests.set(r.guest, [...guests.get(r.guest) || [], r]);
+  }
+  const wins = new Map(labels.map(l => [l, []]));
+  let counted = 0, even = 0;
+  for (const rows of guests.values()) {
+    if (rows.length < labels.length) continue;
+    ++counted;
+    const least = Math.min(...rows.map(r => get(r, 'cycles_total')));
+    const best = rows.filter(r => get(r, 'cycles_total') === least);
+    if (best.length > 1) ++even;
+    else wins.get(best[0].pagerLabel).push(best[0]);
+  }
+  if (!counted || labels.length < 2) return null;
   const which = rows => {
     const names = [...new Set(rows.map(r => r.workload))];
     return rows.length ? ` (${listing(names.slice(0, 8))}${names.length > 8 ? ', …' : ''})` : '';
   };
-  const ratio = median(both.map(([a, b]) => get(a, 'cycles_total') / get(b, 'cycles_total')));
-  return `Modelled time: of ${both.length} guests, ${second} took fewer cycles than ${first} in ` +
-      `${wins.get(second).length}${which(wins.get(second))} and more in ` +
-      `${wins.get(first).length}${which(wins.get(first))}; in the median ${first} took ` +
-      `${nice(ratio)} times as many.`;
+  return `Fewest modelled cycles, of ${counted} guest${counted === 1 ? '' : 's'}: ` +
+      listing(labels.map(l => `${l} in ${wins.get(l).length || 'none'}${which(wins.get(l))}`)) +
+      (even ? `; ${even} with two alike` : '') + '.';
 }
 
 function writeVerdict() {
-  const names = [...new Set(experiments.map(r => r.pager))];
-  const shadow = ['shadow-unsync', 'shadow'].find(n => names.includes(n));
-  const items = [];
-  if (shadow && names.includes('nested')) {
-    items.push(cheaper(shadow, 'nested'));
-    items.push(times(shadow, 'nested', 'exits', 'VM exits'));
-    items.push(times(shadow, 'nested', 'pager_table_bytes_peak',
-                     "Bytes of the hypervisor's own tables"));
-    items.push(times('nested', shadow, 'table_refs', 'Table entries read by the page walker'));
-  }
+  const native = reference(['native']), nested = reference(['nested', 'native']);
+  const except = base => pagers.filter(p => p !== base);
+  const virtual = pagers.filter(p => experiments.some(r => r.pagerLabel === p && r.pager !== 'native'));
+  const items = experiments.length ? [
+    against(native, except(native), 'cycles_total', 'Modelled cycles'),
+    cheapest(virtual),
+    against(nested, virtual.filter(p => p !== nested), 'exits', 'VM exits'),
+    against(nested, virtual.filter(p => p !== nested), 'pager_bytes_peak', "Bytes of the hypervisor's tables, with bookkeeping, at their peak"),
+    against(native, except(native), 'table_refs', 'Table entries read by the page walker'),
+  ].filter(Boolean) : [];
   const failed = experiments.filter(r => !r.ok);
   if (failed.length) items.push(`${failed.length} of ${experiments.length} experiments could not ` +
       `go on and are left out: ${listing([...new Set(failed.map(r => r.pagerLabel))])}.`);
-  const list = element('ul', {}, ...items.filter(Boolean).map(t => element('li', {}, t)));
-  const none = element('p', {}, 'The suite holds no shadow and nested run of one guest, so there ' +
-      'is nothing to compare in words.');
-  $('verdict').append(items.filter(Boolean).length ? list : none, element('p', {class: 'small'},
+  const list = element('ul', {}, ...items.map(t => element('li', {}, t)));
+  const none = element('p', {}, 'The suite ran no guest under two pagers, so there is nothing to ' +
+      'compare in words.');
+  $('verdict').append(items.length ? list : none, element('p', {class: 'small'},
       'Exits, bytes and references are counts of an emulator. Cycles are those counts times ' +
       'prices from the literature: data caches, pipelines and contention for memory are not ' +
       'modelled, so a small difference in cycles decides nothing.'));
@@ -265,22 +287,51 @@ function barFigure(id, title, caption, rows, parts, stacked = true) {
 
 let plots = [];
 const dashes = [[], [8, 4], [2, 3], [10, 3, 2, 3], [5, 5], [1, 4], [12, 4], [3, 1]];
-/// A line for each pager over the number of vCPUs.
-function linesFigure(id, title, caption, xs, series) {
-  const holder = element('div', {role: 'img', 'aria-label': title + ', by vCPUs: ' + series.map(s =>
+/// Marks of the points of a line, as paths about 0 0: disc, square, triangle, diamond.
+const marks = ['M5 0 A5 5 0 1 1 -5 0 A5 5 0 1 1 5 0 Z', 'M-4.5 -4.5 H4.5 V4.5 H-4.5 Z', 'M0 -6 L5.5 4.5 H-5.5 Z', 'M0 -6 L6 0 L0 6 L-6 0 Z'];
+
+function lineLegend(names) {
+  return element('ul', {class: 'legend lines'}, ...names.map((n, i) => element('li', {},
+    element('svg', {viewBox: '0 0 48 14', 'aria-hidden': 'true'},
+      element('line', {x1: 0, x2: 48, y1: 7, y2: 7, stroke: colours[i % 8], 'stroke-width': 2.5, 'stroke-dasharray': dashes[i % 8].join(' ')}),
+      element('path', {d: marks[i % 4], transform: 'translate(24 7)', fill: i % 8 < 4 ? colours[i % 8] : '#fff', stroke: colours[i % 8], 'stroke-width': 1.5})), n)));
+}
+
+/// Draws the points of a line with its mark, over what uPlot drew of the line.
+function drawMarks(u, index) {
+  const shape = new Path2D(marks[(index - 1) % 4]), c = u.ctx;
+  u.data[index].forEach((v, i) => {
+    if (v === null || v === undefined) return;
+    c.save();
+    c.translate(u.valToPos(u.data[0][i], 'x', true), u.valToPos(v, 'y', true));
+    c.scale(devicePixelRatio, devicePixelRatio);
+    c.lineWidth = 1.5;
+    c.strokeStyle = colours[(index - 1) % 8];
+    c.fillStyle = (index - 1) % 8 < 4 ? c.strokeStyle : '#fff';
+    c.fill(shape);
+    c.stroke(shape);
+    c.restore();
+  });
+}
+
+/// A line for each pager over xs, of which xName says what they are.
+function linesFigure(id, title, caption, xName, xs, series) {
+  const holder = element('div', {role: 'img', 'aria-label': `${title}, by ${xName}: ` + series.map(s =>
     `${s.name} ${s.values.map((v, i) => `${nice(v)} at ${xs[i]}`).join(', ')}`).join('; ')});
   const table = xs.map((x, i) => [String(x), ...series.map(s => s.values[i])]);
-  const node = figure(id, title, caption, holder, null, ['vcpus', ...series.map(s => s.name)], table);
+  const drawing = element('div', {}, lineLegend(series.map(s => s.name)), holder);
+  const node = figure(id, title, caption, drawing, null, [xName, ...series.map(s => s.name)], table);
+  const labelled = narrow() ? xs.filter((_, i) => i % Math.ceil(xs.length / 8) === 0) : xs;
   const draw = () => {
     const width = Math.max(holder.clientWidth, 200);
-    const plot = new uPlot({width, height: 260, scales: {x: {time: false}, y: {range: (u, lo, hi) => [0, hi > 0 ? hi * 1.08 : 1]}},
-      axes: [{splits: () => xs, values: (u, v) => v.map(String), label: 'vCPUs', size: 34, labelSize: 20},
+    const plot = new uPlot({width, height: 260, legend: {markers: {show: false}},
+      scales: {x: {time: false, range: (u, lo, hi) => [lo - (hi - lo) / 40, hi + (hi - lo) / 40]}, y: {range: (u, lo, hi) => [0, hi > 0 ? hi * 1.08 : 1]}},
+      axes: [{splits: () => labelled, values: (u, v) => v.map(String), label: xName, size: 34, labelSize: 20},
              {size: 64, values: (u, v) => v.map(nice)}],
-      series: [{label: 'vCPUs'}, ...series.map((s, i) => ({label: s.name, stroke: colours[i % 8],
-        width: 2, dash: dashes[i % 8], points: {show: true, size: 7}, value: (u, v) => nice(v)}))]},
+      series: [{label: xName}, ...series.map((s, i) => ({label: s.name, stroke: colours[i % 8],
+        width: 2, dash: dashes[i % 8], points: {show: u => { drawMarks(u, i + 1); return false; }}, value: (u, v) => nice(v)}))]},
       [xs, ...series.map(s => s.values)], holder);
     plots.push({plot, holder});
-    return plot;
   };
   return {node, draw};
 }
@@ -312,21 +363,41 @@ const part = (name, column, per) => ({name, of: r => {
   return n > 0 ? v / n : null;
 }});
 
-function syncFigure(rows) {
-  if (!rows.length) return null;
+/// What is modelled of vCPUs that get in each other's way: costs for each guest access.
+const syncCosts = [['sync', 'Cost of synchronisation by vCPUs', 'Modelled cycles of locks, interrupts between CPUs and remote flushes, a guest access.', ['cycles_sync']],
+  ['waiting', 'Waiting by vCPUs', 'Modelled cycles in which a vCPU waited for a lock or for others to flush, a guest access.', ['lock_wait_cycles', 'flush_wait_cycles']]]
+  .filter(([, , , columns]) => columns.every(c => suite.header.includes(c)));
+
+function syncFigures(rows) {
   const same = experiments.filter(r => r.ok && shown(r) && r.guestLabel === rows[0].guestLabel && r.rest === rows[0].rest);
   const xs = [...new Set(same.map(r => get(r, 'vcpus')))].sort((a, b) => a - b);
   const names = [...new Set(same.map(r => r.pagerLabel))];
-  if (xs.length < 2) return {node: figure('sync', 'Cost of synchronisation by vCPUs',
-    'Modelled cycles of locks, interrupts between CPUs and remote flushes, a guest access.',
-    element('p', {}, `This suite ran the guest with ${xs.join(', ')} vCPU${xs[0] === 1 ? '' : 's'} only.`), null, ['vcpus'], xs.map(x => [String(x)])), draw() {}};
   const at = (n, x) => same.find(r => r.pagerLabel === n && get(r, 'vcpus') === x);
-  return linesFigure('sync', 'Cost of synchronisation by vCPUs',
-    'Modelled cycles of locks, interrupts between CPUs and remote flushes, a guest access.', xs,
-    names.map(name => ({name, values: xs.map(x => {
-      const r = at(name, x);
-      return r ? get(r, 'cycles_sync') / get(r, 'accesses') : null;
-    })})));
+  const cost = (r, columns) => r ? columns.reduce((s, c) => s + get(r, c), 0) / get(r, 'accesses') : null;
+  return syncCosts.map(([id, title, caption, columns]) => xs.length < 2
+    ? barFigure(id, title, caption + ` This suite ran the guest with ${xs[0]} vCPU${xs[0] === 1 ? '' : 's'} only.`, rows, [{name: title, of: r => cost(r, columns)}])
+    : linesFigure(id, title, caption, 'vCPUs', xs, names.map(name => ({name, values: xs.map(x => cost(at(name, x), columns))}))));
+}
+
+const vcpuWords = {cycles_total: 'Modelled cycles', exits: 'VM exits', ipis_sent: 'Interrupts sent to other CPUs',
+  ipis_received: 'Interrupts received', lock_wait_cycles: 'Cycles waiting for locks', flush_wait_cycles: 'Cycles waiting for flushes'};
+let vcpuColumn = 'cycles_total';
+
+/// How evenly the work lies on the vCPUs: a line for each pager over the vCPUs of the guest.
+function vcpuFigure(rows) {
+  const name = v => several ? `${v.vm}.${v.vcpu}` : v.vcpu;
+  const cells = new Map(rows.map(r => [r.cell, r.pagerLabel]));
+  const mine = vcpus.rows.filter(v => cells.has(v.cell));
+  const several = new Set(mine.map(v => v.vm)).size > 1;
+  const xs = [...new Set(mine.map(name))].map((_, i) => i);
+  if (xs.length < 2) return null;
+  const series = rows.map(r => ({name: r.pagerLabel, values: mine.filter(v => v.cell === r.cell).map(v => number(v[vcpuColumn]))}));
+  const made = linesFigure('vcpus', 'By vCPU', `${vcpuWords[vcpuColumn]} of each vCPU of this guest.` + (several ? ' Those of the second VM come after the first\'s.' : ''), 'vCPU', xs, series);
+  const choice = element('select', {id: 'vcpu-column', onchange: e => { vcpuColumn = e.target.value; drawComparison(); $('vcpu-column').focus(); }},
+    ...Object.keys(vcpuWords).filter(c => vcpus.header.includes(c)).map(c => element('option', {value: c}, vcpuWords[c])));
+  choice.value = vcpuColumn;
+  made.node.querySelector('figcaption').after(element('div', {class: 'controls'}, element('label', {}, 'Shown', choice)));
+  return made;
 }
 
 /// The most a process needed, where its pager has tables for each.
@@ -357,7 +428,7 @@ function drawComparison() {
       (slow.length ? ` Modelled time as a multiple of native's: ${slow.join(', ')}.` : '') +
       failed.map(r => ` ${r.pagerLabel} could not go on: ${r.status}.`).join('');
   if (!rows.length) { $('charts').replaceChildren(); return; }
-  const sync = syncFigure(rows);
+  const drawn = [...syncFigures(rows), vcpuFigure(rows)].filter(Boolean);
   $('charts').replaceChildren(
     barFigure('exits', 'VM exits by reason', 'How often the guest was left, and why.', rows,
       reasons.map(c => part(c.slice(6).replaceAll('_', ' '), c))),
@@ -365,8 +436,8 @@ function drawComparison() {
       ['guest', 'walk', 'exit', 'vmm', 'sync'].map(c => part(c === 'vmm' ? 'hypervisor' : c, 'cycles_' + c))),
     barFigure('refs', 'Table entries read a walk', 'Means over all hardware page walks, by whose table was read.', rows,
       [['guest tables', 'guest'], ['shadow tables', 'shadow'], ['nested tables', 'nested']].map(([n, c]) => part(n, 'table_refs_' + c, 'walks'))),
-    processFigure(rows), sync.node);
-  sync.draw();
+    processFigure(rows), ...drawn.map(d => d.node || d));
+  for (const d of drawn) if (d.draw) d.draw();
 }
 
 // --- the table -----------------------------------------------------------------------------------
@@ -422,7 +493,7 @@ function wordsOf(t) {
   const where = t.table === 'shadow' ? '' : t.gpa ? `, guest-physical ${t.gpa}` : t.for ? `, to translate ${t.final ? 'the page' : "a guest table's address"} ${t.for}` : '';
   return `reads the ${t.table} ${entryNames[t.level]} at ${t.at}${where}: ${t.value} (${t.bits})`;
 }
-const cyclesOf = n => `${nice(n.cycles.total)} cycle${n.cycles.total === 1 ? '' : 's'}`;
+const cyclesOf = c => `${nice(c)} cycle${c === 1 ? '' : 's'}`;
 const steps = n => n.told.filter(t => wordsOf(t) !== '');
 
 /// What each step does to the picture of a walk: a cell (row and column) that is read, or cells
@@ -454,7 +525,8 @@ function picture(n) {
   });
 }
 
-function walkTable(n, upTo, secondLevels, name) {
+function walkTable(n, upTo, second, name) {
+  const secondLevels = second ? Number(second.slice(4)) : 0;
   const cells = new Map();
   let now = null;
   picture(n).slice(0, upTo).forEach((p, i) => {
@@ -476,7 +548,7 @@ function walkTable(n, upTo, secondLevels, name) {
   }
   if (secondLevels) rows.push(element('tr', {}, element('th', {scope: 'row'}, 'the page'), ...columns.map(c => cell(0, c)), element('td', {}, '—')));
   return element('table', {}, element('caption', {class: 'small'}, name),
-    element('thead', {}, element('tr', {}, element('td', {}), ...columns.map(c => element('th', {scope: 'col'}, 'EPT ' + entryNames[c])),
+    element('thead', {}, element('tr', {}, element('td', {}), ...columns.map(c => element('th', {scope: 'col'}, `${second.slice(0, 3).toUpperCase()} ${entryNames[c]}`)),
       element('th', {scope: 'col'}, secondLevels ? 'guest entry' : 'entry'))), element('tbody', {}, ...rows));
 }
 
@@ -484,23 +556,26 @@ const toldList = (n, upTo) => element('ol', {class: 'told'}, ...steps(n).map((t,
   element('li', {class: i === upTo - 1 ? 'now' : i >= upTo ? 'later' : ''}, element('span', {class: t.kind === 'entry' ? 'entry' : ''}, wordsOf(t)))));
 
 const walkFields = [
+  ['kind', 'Access', [['load', 'load'], ['store', 'store']]],
   ['guest_levels', 'Guest tables', [['4', '4 levels'], ['5', '5 levels']]],
-  ['second_levels', 'EPT', [['4', '4 levels'], ['5', '5 levels']]],
+  ['second', 'Nested tables', [['ept-4', 'EPT, 4 levels'], ['ept-5', 'EPT, 5 levels'], ['npt-4', 'NPT, 4 levels']]],
   ['guest_page', 'Guest page', [['4k', '4 KiB'], ['2m', '2 MiB'], ['1g', '1 GiB']]],
   ['host_page', 'Host page', [['4k', '4 KiB'], ['2m', '2 MiB'], ['1g', '1 GiB']]],
   ['caches', 'Walk caches', [['off', 'none'], ['1d', 'by guest-virtual address'], ['2d', 'and by guest-physical'], ['2d+ntlb', 'and a nested TLB']]],
-  ['before', 'Done before', [['cold', 'page used, then all caches flushed'], ['near', 'and then the page beside'], ['flushed', 'page used, then MOV to CR3'], ['nothing', 'nothing: first touch']]],
+  ['before', 'Done before', [['cold', 'page used, then all caches flushed'], ['near', 'and then the page beside'], ['flushed', 'page used, then MOV to CR3'], ['read', 'page loaded from, then all flushed'], ['nothing', 'nothing: first touch']]],
 ];
 let walkStep = 1;
 function walksChosen() {
   const v = Object.fromEntries(walkFields.map(([id]) => [id, $('walk-' + id).value]));
   if (v.before === 'nothing' && v.caches.startsWith('2d')) v.caches = '1d';
+  if (v.before === 'read' && v.kind === 'load') v.before = 'cold';
   const one = v.caches === 'off' ? 'off' : '1d';
-  const keys = {native: ['native', v.guest_levels, 0, v.guest_page, '4k', one, v.before],
-    shadow: ['shadow', v.guest_levels, 0, v.guest_page, v.host_page, one, v.before],
-    nested: ['nested', v.guest_levels, v.second_levels, v.guest_page, v.host_page, v.caches, v.before]};
+  const keys = {native: ['native', v.guest_levels, '-', v.guest_page, '4k', one, v.before],
+    shadow: ['shadow', v.guest_levels, '-', v.guest_page, v.host_page, one, v.before],
+    nested: ['nested', v.guest_levels, v.second, v.guest_page, v.host_page, v.caches, v.before]};
   return Object.fromEntries(Object.entries(keys).map(([name, key]) => {
-    const n = data.walks[key.join('/')];
+    const run = data.walks.runs[data.walks.of[[v.kind, ...key].join('/')]];
+    const n = {...run, told: run.told.map(i => data.walks.told[i])};
     const lowest = Math.min(...n.told.filter(t => t.kind === 'entry' && !isSecond(t.table)).map(t => t.level), 5);
     n.rows = new Set([1, 2, 3, 4, 5].filter(l => l >= lowest && l <= n.guest_levels));
     return [name, n];
@@ -517,9 +592,9 @@ function drawWalks() {
   const panel = ([name, n]) => element('section', {class: 'walk ' + name, 'data-pager': name},
     element('h3', {}, name), element('p', {},
       element('span', {class: 'badge refs'}, `${n.references} entries read`),
-      element('span', {class: 'badge'}, `${Object.entries(n.counters).filter(([k]) => k.startsWith('exits_')).reduce((s, [, v]) => s + v, 0)} exits`),
-      element('span', {class: 'badge'}, cyclesOf(n))),
-    walkTable(n, walkStep, name === 'nested' ? Number($('walk-second_levels').value) : 0,
+      element('span', {class: 'badge'}, `${n.exits} exit${n.exits === 1 ? '' : 's'}`),
+      element('span', {class: 'badge'}, cyclesOf(n.cycles))),
+    walkTable(n, walkStep, name === 'nested' ? $('walk-second').value : '',
       name === 'nested' ? 'a row for each guest-physical address, left to right' : name === 'shadow' ? 'shadow tables, top down' : 'guest tables, top down'),
     element('details', name === 'nested' ? {open: ''} : {}, element('summary', {}, 'Everything that happens'), toldList(n, walkStep)));
   const open = new Map([...document.querySelectorAll('#walk-panels section')].map(s => [s.dataset.pager, s.querySelector('details').open]));
@@ -562,7 +637,7 @@ function drawLife() {
     const exits = Object.entries(n.counters).filter(([k, v]) => k.startsWith('exits_') && v);
     return element('section', {'data-pager': l.pager}, element('h3', {}, l.pager), element('p', {},
       ...(exits.length ? exits.map(([k, v]) => element('span', {class: 'badge exit'}, `${v} exit: ${k.slice(6).replaceAll('_', ' ')}`)) : [element('span', {class: 'badge'}, 'no exit')]),
-      element('span', {class: 'badge'}, cyclesOf(n))), toldList(n, Infinity),
+      element('span', {class: 'badge'}, cyclesOf(n.cycles.total))), toldList(n, Infinity),
       element('p', {class: 'small'}, n.ended === 'done' ? '' : n.ended));
   }));
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -26,55 +27,109 @@ constexpr Gva kVa{0x40'0000'0000};
 constexpr std::string_view kSizes[] = {"4k", "2m", "1g"};
 constexpr std::string_view kCaches[] = {"off", "1d", "2d", "2d+ntlb"};
 constexpr Before kBefores[] = {Before::Nothing, Before::Cold, Before::Flushed, Before::Near};
+constexpr std::string_view kSeconds[] = {"ept-4", "ept-5", "npt-4"};
 
-/// One setting of the explorer; under a pager without a second dimension `second_levels` is 0.
+/// One setting of the explorer.
 struct Setting {
+  AccessKind kind;
   std::string_view pager;
-  unsigned guest_levels, second_levels, guest_page, host_page, caches;
+  unsigned guest_levels;
+  std::string_view second;  ///< format and levels of the second dimension; "-": there is none
+  unsigned guest_page, host_page, caches;
   Before before;
 };
 
 std::string key(const Setting& s) {
-  return fmt::format("{}/{}/{}/{}/{}/{}/{}", s.pager, s.guest_levels, s.second_levels,
-                     kSizes[s.guest_page], kSizes[s.host_page], kCaches[s.caches],
-                     kBeforeNames[static_cast<unsigned>(s.before)]);
+  return fmt::format("{}/{}/{}/{}/{}/{}/{}/{}", s.kind == AccessKind::Read ? "load" : "store",
+                     s.pager, s.guest_levels, s.second, kSizes[s.guest_page], kSizes[s.host_page],
+                     kCaches[s.caches], kBeforeNames[static_cast<unsigned>(s.before)]);
 }
 
-Json walk_of(const Setting& s) {
+Narration walk_of(const Setting& s) {
   MachineConfig config;
   config.guest_levels = static_cast<u8>(s.guest_levels);
   config.backing = static_cast<PageSize>(s.host_page);
   config.walk_caches = static_cast<WalkCaches>(s.caches);
   std::string pager(s.pager);
-  if (s.second_levels != 0) pager += fmt::format(":levels={}", s.second_levels);
+  if (s.second != "-") {
+    pager += fmt::format(":format={},levels={}", s.second.substr(0, 3), s.second.substr(4));
+  }
   const LoneAccess access{
-      kVa, {AccessKind::Read, Privilege::User}, static_cast<PageSize>(s.guest_page), s.before};
-  return Json::parse(narration_json(narrate_access(access, pager, config)));
+      kVa, {s.kind, Privilege::User}, static_cast<PageSize>(s.guest_page), s.before};
+  return narrate_access(access, pager, config);
 }
 
-/// Every setting whose walk differs: paging in one dimension has one kind of walk cache, a machine
-/// without virtualization no host pages, and what a first touch does depends on no cache of the
-/// second dimension.
+/// Narrations with what many of them tell alike held once: `told` has each thing told, `runs` the
+/// different narrations by places in it, `of` the place in `runs` by setting.
+class Walks {
+ public:
+  void add(const Setting& s) {
+    const Narration n = walk_of(s);
+    const Json whole = Json::parse(narration_json(n));
+    Json told = Json::array();
+    for (const Json& t : whole["told"]) told.push_back(place(told_, t));
+    of_[key(s)] = place(runs_, {{"told", told},
+                                {"guest_levels", n.guest_levels},
+                                {"references", n.references()},
+                                {"exits", total_exits(n.counters)},
+                                {"cycles", whole["cycles"]["total"]}});
+  }
+  Json json() const { return {{"told", told_.all}, {"runs", runs_.all}, {"of", of_}}; }
+
+ private:
+  struct Distinct {
+    Json all = Json::array();
+    std::map<std::string, std::size_t> at;
+  };
+  static std::size_t place(Distinct& among, const Json& j) {
+    const auto [at, is_new] = among.at.emplace(j.dump(), among.all.size());
+    if (is_new) among.all.push_back(j);
+    return at->second;
+  }
+
+  Distinct told_, runs_;
+  Json of_ = Json::object();
+};
+
+/// The settings whose walks differ under pagers of each kind: paging in one dimension has one kind
+/// of walk cache, a machine without virtualization no host pages, and what a first touch does
+/// depends on no cache of the second dimension.
+void add_walks(Walks& walks, Setting s) {
+  for (s.caches = 0; s.caches < std::size(kCaches); ++s.caches) {
+    const bool both_dimensions = s.caches > 1;
+    s.second = "-";
+    s.host_page = 0;
+    s.pager = "native";
+    if (!both_dimensions) walks.add(s);
+    for (; s.host_page < kPageSizes; ++s.host_page) {
+      s.pager = "shadow";
+      s.second = "-";
+      if (!both_dimensions) walks.add(s);
+      if (both_dimensions && s.before == Before::Nothing) continue;
+      s.pager = "nested";
+      for (const std::string_view second : kSeconds) {
+        s.second = second;
+        walks.add(s);
+      }
+    }
+  }
+}
+
 Json all_walks() {
-  Json walks = Json::object();
-  const auto add = [&](const Setting& s) { walks[key(s)] = walk_of(s); };
-  for (const unsigned levels : {4u, 5u}) {
-    for (unsigned page = 0; page < kPageSizes; ++page) {
-      for (const Before before : kBefores) {
-        for (unsigned caches = 0; caches < std::size(kCaches); ++caches) {
-          if (caches < 2) add({"native", levels, 0, page, 0, caches, before});
-          for (unsigned host = 0; host < kPageSizes; ++host) {
-            if (caches < 2) add({"shadow", levels, 0, page, host, caches, before});
-            if (caches > 1 && before == Before::Nothing) continue;
-            for (const unsigned second : {4u, 5u}) {
-              add({"nested", levels, second, page, host, caches, before});
-            }
-          }
+  Walks walks;
+  for (const AccessKind kind : {AccessKind::Read, AccessKind::Write}) {
+    std::vector<Before> befores(std::begin(kBefores), std::end(kBefores));
+    // What a load does after a load, Cold says.
+    if (kind == AccessKind::Write) befores.push_back(Before::Read);
+    for (const Before before : befores) {
+      for (const unsigned levels : {4u, 5u}) {
+        for (unsigned page = 0; page < kPageSizes; ++page) {
+          add_walks(walks, {kind, "", levels, "-", page, 0, 0, before});
         }
       }
     }
   }
-  return walks;
+  return walks.json();
 }
 
 // --- the life of a PTE write ---------------------------------------------------------------------
@@ -159,8 +214,24 @@ Json lives_json() {
 
 // --- the suite -----------------------------------------------------------------------------------
 
-std::string optional_file(const fs::path& path) {
-  return fs::exists(path) ? read_file(path, kMaxFile) : "";
+/// Of a file beside suite.csv the columns that the page draws, in this order; nothing if there is
+/// no file, and without those that it lacks.
+std::string some_columns(const fs::path& file, std::initializer_list<const char*> names) {
+  if (!fs::exists(file)) return "";
+  const std::vector<CsvRow> rows = parse_csv(read_file(file, kMaxFile), file.string());
+  if (rows.empty()) return "";
+  std::vector<std::size_t> places;
+  for (const char* name : names) {
+    const auto at = std::find(rows[0].begin(), rows[0].end(), name);
+    if (at != rows[0].end()) places.push_back(static_cast<std::size_t>(at - rows[0].begin()));
+  }
+  std::string text;
+  for (const CsvRow& row : rows) {
+    CsvRow some;
+    for (const std::size_t at : places) some.push_back(at < row.size() ? row[at] : "");
+    text += csv_line(some);
+  }
+  return text;
 }
 
 Json dictionary() {
@@ -222,8 +293,11 @@ std::string report_page(const fs::path& folder) {
   Json data;
   data["version"] = version();
   data["suite"] = checked_suite(folder / "suite.csv");
-  data["processes"] = optional_file(folder / "processes.csv");
-  data["vcpus"] = optional_file(folder / "vcpus.csv");
+  data["processes"] = some_columns(folder / "processes.csv", {"cell", "pid", "name", "exits",
+                                                              "guest_table_bytes", "pager_bytes"});
+  data["vcpus"] = some_columns(folder / "vcpus.csv",
+                               {"cell", "vm", "vcpu", "cycles_total", "exits", "ipis_sent",
+                                "ipis_received", "lock_wait_cycles", "flush_wait_cycles"});
   data["columns"] = dictionary();
   data["walks"] = all_walks();
   data["lives"] = lives_json();

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "results/catalog.h"
+#include "results/experiment.h"
 #include "tests/support/paths.h"
 
 using namespace mmuscope;
@@ -138,6 +139,18 @@ TEST_CASE("narration: what the hypervisor does at a first touch") {
   const std::vector<Kind> of_native = kinds(native);
   CHECK(std::count(of_native.begin(), of_native.end(), Kind::Exit) == 0);
   CHECK(std::count(of_native.begin(), of_native.end(), Kind::Flags) == 4);
+}
+
+TEST_CASE("narration: the first store to a page that was only read") {
+  const auto store = [](const char* pager) {
+    return narrated(pager, Before::Read, WalkCaches::Off, AccessKind::Write);
+  };
+  // The hardware sets one flag; only a shadow pager must be asked first.
+  CHECK(order(store("native")) == "g4 g3 g2 g1");
+  CHECK(total_exits(store("native").counters) == 0);
+  CHECK(total_exits(store("nested").counters) == 0);
+  CHECK(total_exits(store("shadow").counters) == 1);
+  CHECK(order(narrated("native", Before::Read, WalkCaches::Off)) == "g4 g3 g2 g1");
 }
 
 TEST_CASE("narration: JSON says the same, and colours only when asked") {

@@ -71,6 +71,12 @@ constexpr const char* kReader = R"js(<script>
   seen.csv = document.querySelector('#exits .csv').dataset.csv;
   seen.canvases = document.querySelectorAll('#sync canvas').length;
   seen.verdict = document.querySelectorAll('#verdict li').length;
+  seen.verdict_names = ['native', 'shadow', 'shadow-unsync', 'nested'].filter(p => new RegExp(p + '[ ,.]').test($('verdict').textContent));
+  choose('setting', '2 vCPUs');
+  seen.vcpus = document.querySelector('#vcpus .csv').dataset.csv;
+  choose('vcpu-column', 'exits');
+  seen.vcpu_exits = document.querySelector('#vcpus .csv').dataset.csv;
+  choose('setting', '1 vCPU');
   seen.rows = rows();
   document.querySelector('#pagers input[value="shadow"]').click();
   seen.filtered_rows = rows();
@@ -90,6 +96,12 @@ constexpr const char* kReader = R"js(<script>
   choose('walk-caches', '1d');
   choose('walk-before', 'near');
   seen.refs_near = refs();
+  choose('walk-caches', 'off');
+  choose('walk-kind', 'store');
+  choose('walk-second', 'npt-4');
+  choose('walk-before', 'read');
+  seen.npt = document.querySelector('#walk-panels .nested thead').textContent;
+  seen.flags_set = document.querySelector('#walk-panels .nested .told').textContent.includes('sets D in the guest PTE');
   seen.life = [...document.querySelectorAll('#life-panels section')].map(s => s.querySelectorAll('.badge.exit').length);
   $('life-next').click();
   seen.life_next = $('life-count').textContent;
@@ -136,7 +148,8 @@ Browsed browse(const Results& results) {
 }
 
 /// A column of the first guest's rows, by pager.
-std::map<std::string, u64> of_first_guest(const Results& results, const std::string& column) {
+std::map<std::string, u64> of_first_guest(const Results& results, const std::string& column,
+                                          const std::string& vcpus = "1") {
   const auto rows = parse_csv(read_file(results.folder() / "suite.csv", 1 << 26), "suite.csv");
   const auto at = [&](const std::string& name) {
     return static_cast<std::size_t>(std::find(rows[0].begin(), rows[0].end(), name) -
@@ -144,7 +157,7 @@ std::map<std::string, u64> of_first_guest(const Results& results, const std::str
   };
   std::map<std::string, u64> values;
   for (std::size_t i = 1; i < rows.size(); ++i) {
-    if (rows[i][at("workload")] == rows[1][at("workload")] && rows[i][at("vcpus")] == "1") {
+    if (rows[i][at("workload")] == rows[1][at("workload")] && rows[i][at("vcpus")] == vcpus) {
       if (const u64 v = std::stoull(rows[i][at(column)]); v != 0) values[rows[i][at("pager")]] = v;
     }
   }
@@ -190,9 +203,23 @@ TEST_CASE("report: one page that holds the results and refers to nothing") {
   const std::size_t from = page.find("id=\"data\">") + 10;
   const auto data = nlohmann::json::parse(page.substr(from, page.find("</script>", from) - from));
   CHECK(data.at("suite") == read_file(results.folder() / "suite.csv", 1 << 26));
-  const auto& cold = data.at("walks").at("nested/4/4/4k/4k/off/cold");
-  CHECK(cold.at("references") == 24);
-  CHECK(data.at("walks").at("nested/5/5/4k/4k/off/cold").at("references") == 35);
+  const auto& walks = data.at("walks");
+  const auto run = [&](const char* setting) {
+    return walks.at("runs").at(walks.at("of").at(setting).get<std::size_t>());
+  };
+  CHECK(run("load/nested/4/ept-4/4k/4k/off/cold").at("references") == 24);
+  CHECK(run("load/nested/5/ept-5/4k/4k/off/cold").at("references") == 35);
+  // The first store to a clean page: the flag costs a shadow pager an exit, the others none.
+  CHECK(run("store/native/4/-/4k/4k/off/read").at("exits") == 0);
+  CHECK(run("store/shadow/4/-/4k/4k/off/read").at("exits") == 1);
+  CHECK(run("store/nested/4/npt-4/4k/4k/off/read").at("exits") == 0);
+  // What is told stands once, whatever tells it.
+  const nlohmann::json cold = run("load/nested/4/ept-4/4k/4k/off/cold").at("told");
+  u64 entries = 0;
+  for (const auto& t : cold)
+    entries += walks.at("told").at(t.get<std::size_t>()).at("kind") == "entry";
+  CHECK(entries == 24);
+  CHECK(page.size() < 700'000);
 }
 
 TEST_CASE("report: a folder without results is bad input, and so is a broken file") {
@@ -238,6 +265,17 @@ TEST_CASE("slow: report: the page in Chromium shows the CSV's numbers and answer
   CHECK(seen.at("cells") == order);
   CHECK(seen.at("shadow_cells") == 4);
   CHECK(seen.at("refs_near") == "5 entries read");
+  CHECK(seen.at("npt") == "NPT PML4ENPT PDPTENPT PDENPT PTEguest entry");
+  CHECK(seen.at("flags_set") == true);
+  CHECK(seen.at("verdict_names").size() == 4);
+  for (const char* chart : {"vcpus", "vcpu_exits"}) {
+    const auto lines = parse_csv(seen.at(chart).get<std::string>(), chart);
+    CHECK(lines.at(0) == CsvRow{"vCPU", "native", "shadow", "shadow-unsync", "nested"});
+    REQUIRE(lines.size() == 3);
+    const std::string column = chart == std::string("vcpus") ? "cycles_total" : "exits";
+    CHECK(std::stoull(lines[1][2]) + std::stoull(lines[2][2]) ==
+          of_first_guest(results, column, "2").at("shadow"));
+  }
   CHECK(seen.at("life") == std::vector<int>{0, 1, 1, 0});
   CHECK(seen.at("life_next") == "step 2 of 7");
   CHECK(seen.at("unnamed") == 0);
