@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "core/error.h"
+#include "results/csv.h"
 #include "results/labs/grade.h"
 
 namespace mmuscope {
@@ -64,20 +65,25 @@ std::string first_error(const std::string& said) {
 PagerVerdict try_pager(const Lab& lab, const fs::path& dir, const std::string& prefix) {
   const std::string build = quoted((fs::absolute(dir) / "build" / "check").string());
   PagerVerdict verdict;
-  Ran ran = run_command(fmt::format(
-      "cmake -S {} -B {} -DCMAKE_BUILD_TYPE=Release -DOWN_PAGER={} -DCMAKE_PREFIX_PATH={}",
-      quoted(fs::absolute(lab.folder / "driver").string()), build,
-      quoted(fs::absolute(dir).string()), quoted(package_prefix(prefix))));
+  // A package found for another prefix, earlier, is forgotten.
+  Ran ran = run_command(
+      fmt::format("cmake -U mmuscope_DIR -S {} -B {} -DCMAKE_BUILD_TYPE=Release -DOWN_PAGER={} "
+                  "-DCMAKE_PREFIX_PATH={}",
+                  quoted(fs::absolute(lab.folder / "driver").string()), build,
+                  quoted(fs::absolute(dir).string()), quoted(package_prefix(prefix))));
   if (ran.status == 127) {
     throw InputError("cmake is not here: this lab needs cmake and a C++20 compiler");
   }
   if (ran.status != 0) {
-    throw InputError(fmt::format(
-        "the lab cannot be configured against {}: is the package mmuscope (mmuscope-dev) there? "
-        "valid: --prefix DIR that it was installed to; cmake said: {}",
-        package_prefix(prefix), first_error(ran.out)));
+    const fs::path log = dir / "build" / "cmake.log";
+    fs::create_directories(log.parent_path());
+    write_file(log.string(), ran.out);
+    throw InputError(
+        fmt::format("the lab cannot be configured: is the package mmuscope (mmuscope-dev) in {}? "
+                    "valid: --prefix DIR that it was installed to; what CMake said is in {}",
+                    package_prefix(prefix), log.string()));
   }
-  ran = run_command("cmake --build " + build);
+  ran = run_command("cmake --build " + build + " --parallel 2");
   if (ran.status != 0) {
     verdict.unbuilt = first_error(ran.out);
     return verdict;

@@ -37,7 +37,7 @@ endforeach()
 install(TARGETS mmuscope_options ${targets} EXPORT mmuscopeTargets ARCHIVE COMPONENT dev)
 install(DIRECTORY core shadow nested workloads results
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/mmuscope FILES_MATCHING
-  REGEX "/results/labs/[^/]+/" EXCLUDE PATTERN "*.h")
+  REGEX "/results/labs/[^/.]+$" EXCLUDE PATTERN "*.h")
 install(FILES tests/support/agreement.h
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/mmuscope/tests/support)
 # The package works from the build tree, too: the lab with a pager of one's own needs no installing.

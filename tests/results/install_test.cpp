@@ -29,10 +29,13 @@ TEST_CASE("slow: install: a project with its own pager against an installed pref
   for (const char* file :
        {"bin/mmuscope", "share/man/man1/mmuscope.1", "share/bash-completion/completions/mmuscope",
         "share/zsh/vendor-completions/_mmuscope", "share/mmuscope/results/slurm/submit",
+        "share/mmuscope/results/labs/glossary.md",
+        "share/mmuscope/results/labs/own-pager/start/own_pager.cpp",
         "share/mmuscope/workloads/trace/recorded/shell-pipeline.mmt"}) {
     CAPTURE(file);
     CHECK(fs::exists(folder / "prefix" / file));
   }
+  CHECK(!fs::exists(folder / "prefix/include/mmuscope/results/labs/own-pager"));
   works(
       fmt::format("cmake -S tests/external -B '{0}/own' -DCMAKE_BUILD_TYPE=Release "
                   "-DCMAKE_PREFIX_PATH='{1}' && cmake --build '{0}/own'",

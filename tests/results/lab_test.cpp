@@ -333,6 +333,10 @@ TEST_CASE("slow: lab: a pager of one's own against an installed prefix, right an
     return nlohmann::json();
   };
   REQUIRE(shell(fmt::format("cd / && '{}' lab start own-pager '{}'", program, dir)).status == 0);
+  const Ran nowhere = shell(fmt::format("cd / && '{}' lab check '{}' --prefix /", program, dir));
+  CHECK(nowhere.status == 2);
+  CHECK(nowhere.err.find("is the package mmuscope (mmuscope-dev) in /?") != std::string::npos);
+  CHECK(std::count(nowhere.err.begin(), nowhere.err.end(), '\n') == 1);
   const nlohmann::json untouched = check();
   CHECK(untouched.at("passed") == 1);  // it compiles
   CHECK(mark(untouched, "scripts")
