@@ -621,6 +621,10 @@ function startWalks() {
     else return;
     e.preventDefault();
   });
+  // On paper a walk is shown whole.
+  let before = 1;
+  addEventListener('beforeprint', () => { before = walkStep; walkStep = Infinity; drawWalks(); });
+  addEventListener('afterprint', () => { walkStep = before; drawWalks(); });
   drawWalks();
 }
 
