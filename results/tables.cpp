@@ -28,10 +28,20 @@ std::string ratio_to(const Value& value, const Value& first) {
   return fmt::format("{:.2f}x", number(value) / number(first));
 }
 
+/// The machine's keys; `fragmentation` is one of backing=mixed alone.
+std::string machine_keys(const Experiment& e) {
+  std::string keys = e.machine.canonical();
+  const std::size_t at = keys.find("fragmentation=");
+  if (at != keys.npos && keys.find("backing=mixed") == keys.npos) {
+    keys.erase(at, keys.find(',', at) - at + 1);
+  }
+  return keys;
+}
+
 std::string what_ran(const SuiteRow& row) {
   const Experiment& e = *row.experiment;
   return fmt::format("workload  {} {}\nmachine   {} {} vcpus={}\nseed      {}\n", e.workload->name,
-                     e.workload_params.canonical(), e.cpu, e.machine.canonical(), e.vcpus, e.seed);
+                     e.workload_params.canonical(), e.cpu, machine_keys(e), e.vcpus, e.seed);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <string_view>
 
 namespace mmuscope {
@@ -9,5 +10,9 @@ std::string_view version();
 
 /// How this program was built: compiler and kind of build.
 std::string_view build_description();
+
+/// Of the bytes of the running program: two programs with the same one count alike. Empty where the
+/// system does not show them.
+std::string program_digest();
 
 }  // namespace mmuscope

@@ -98,7 +98,7 @@ int suite_command(const Args& args) {
       .value("out", "", "folder for the CSV files, made if it is not there")
       .value("jobs", std::to_string(cores).c_str(), "experiments at a time, 1 to 1024")
       .value("shard", "", "I/N: only the I-th of N parts of the suite; `mmuscope merge` joins them")
-      .flag("resume", "take over the finished experiments that DIR holds");
+      .flag("resume", "take over the finished experiments that DIR holds, if this same program made them");
   if (!line.parse(args)) return kDone;
   const std::vector<std::string> suites = line.texts("suite");
   if (suites.size() != 1) {

@@ -1,5 +1,7 @@
 #include "results/suite/engine.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
@@ -12,6 +14,7 @@
 
 #include "core/error.h"
 #include "results/suite/manifest.h"
+#include "results/version.h"
 
 namespace mmuscope {
 namespace {
@@ -109,6 +112,18 @@ void watch(Shared& shared, std::unique_lock<std::mutex>& lock, Journal& journal,
   }
 }
 
+/// What another program counted is not mixed with what this one counts. Throws InputError.
+void check_made_by_this_program(const std::filesystem::path& folder) {
+  const Manifest m = read_manifest(folder);
+  if (m.version == version() && m.digest == program_digest()) return;
+  throw InputError(fmt::format(
+      "{}: holds results of another build of mmuscope (version {}, digest {}); --resume takes over "
+      "only what this one made ({}, {}): leave it out to run everything anew, or give another "
+      "--out",
+      folder.string(), m.version, m.digest.empty() ? "unknown" : m.digest, version(),
+      program_digest()));
+}
+
 /// The part of the suite that is run, with what is taken over.
 std::shared_ptr<Shared> begin(const Suite& suite, const SuiteOptions& options) {
   auto shared = std::make_shared<Shared>();
@@ -119,7 +134,11 @@ std::shared_ptr<Shared> begin(const Suite& suite, const SuiteOptions& options) {
     shared->numbers.push_back(number);
   }
   shared->cells.resize(shared->experiments.size());
-  if (options.resume) take_over(*shared, read_records(options.out));
+  if (options.resume) {
+    const Records records = read_records(options.out);
+    if (!records.empty()) check_made_by_this_program(options.out);
+    take_over(*shared, records);
+  }
   return shared;
 }
 

@@ -44,10 +44,11 @@ Json this_machine() {
 }
 
 Json to_json(const Manifest& m) {
-  Json json = {{"program", "mmuscope"}, {"version", m.version},    {"suite", m.suite},
-               {"cells", m.cells},      {"shard", m.shard.text()}, {"seeds", m.seeds},
-               {"command", m.command},  {"in", m.folder},          {"started", m.started},
-               {"seconds", m.seconds},  {"finished", m.finished},  {"suite_file", m.text}};
+  Json json = {{"program", "mmuscope"}, {"version", m.version}, {"digest", m.digest},
+               {"suite", m.suite},      {"cells", m.cells},     {"shard", m.shard.text()},
+               {"seeds", m.seeds},      {"command", m.command}, {"in", m.folder},
+               {"started", m.started},  {"seconds", m.seconds}, {"finished", m.finished},
+               {"suite_file", m.text}};
   for (const std::string& part : m.merged) {
     Json& shard = json["merged"].emplace_back(Json::parse(part));
     for (const char* common : {"suite_file", "seeds"}) shard.erase(common);
@@ -59,6 +60,7 @@ Manifest from_json(const Json& json) {
   Manifest m;
   m.read_from = json.dump();
   json.at("version").get_to(m.version);
+  m.digest = json.value("digest", "");
   json.at("suite").get_to(m.suite);
   json.at("cells").get_to(m.cells);
   m.shard = parse_shard(json.at("shard").get<std::string>());
@@ -77,6 +79,7 @@ Manifest from_json(const Json& json) {
 Manifest begin_manifest(const Suite& suite, const Shard& shard, const std::string& command) {
   Manifest m;
   m.version = version();
+  m.digest = program_digest();
   m.suite = suite.name;
   m.text = suite.text;
   m.cells = suite.cells.size();

@@ -14,6 +14,7 @@ namespace mmuscope {
 /// them again, and on what machine they were made.
 struct Manifest {
   std::string version;  ///< of the program
+  std::string digest;   ///< of its bytes; empty in manifests of before there was one
   std::string suite;    ///< its name
   std::string text;     ///< of the suite file, or of the named suite's products
   u64 cells = 0;        ///< of the whole suite

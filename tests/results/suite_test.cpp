@@ -213,6 +213,7 @@ TEST_CASE("engine: --resume takes over what is finished, from the files and from
     for (CsvRow& row : cell.processes) row[0] = "9";
     for (CsvRow& row : cell.vcpus) row[0] = "9";
   }
+  fs::copy(whole.path / "manifest.json", part.path / "manifest.json");
   write_records(part.path, {kept[0]});
   {
     Journal journal(part.path, {&kept[1]});
@@ -251,6 +252,27 @@ TEST_CASE("engine: files of another program's columns are not taken over") {
   CHECK(read_records(folder.path).empty());
   (void)run_suite(suite, options(folder.path, 2, true));
   CHECK(files(folder.path) == whole);
+}
+
+TEST_CASE("engine: --resume refuses what another program made") {
+  const Folder folder("other");
+  const Suite suite = parse_suite(kSmall, "small.suite");
+  (void)run_suite(suite, options(folder.path, 2));
+  const std::string manifest = read_file(folder.path / "manifest.json", 1 << 24);
+  const std::string csv = files(folder.path);
+  const std::size_t digest = manifest.find("\"digest\": \"") + 11;
+  std::string other = manifest;
+  other[digest] = other[digest] == '0' ? '1' : '0';
+  for (const std::string& text : {other, std::string("{}")}) {
+    write_file((folder.path / "manifest.json").string(), text);
+    CHECK_THROWS_AS(run_suite(suite, options(folder.path, 2, true)), InputError);
+    CHECK(files(folder.path) == csv);
+  }
+  // Anew it may be run, and then be resumed.
+  write_file((folder.path / "manifest.json").string(), other);
+  (void)run_suite(suite, options(folder.path, 2));
+  (void)run_suite(suite, options(folder.path, 2, true));
+  CHECK(files(folder.path) == csv);
 }
 
 TEST_CASE("engine: when stopped, what is finished is written and the rest left") {
