@@ -94,6 +94,8 @@ constexpr WrongEdit kWrongEdits[] = {
      R"(["0x103018", "0x205003", 1, 0],)", "same-table", "error code 0x5 (P U)"},
     {"four-steps", "tables.json", R"(["0x104000", "0x105007", 1, 0],)",
      R"(["0x104000", "0x105005", 1, 0],)", "new-branch", "error code 0x7 (P W U)"},
+    {"four-steps", "tables.json", R"("0x206007")", R"("0x20600007")", "new-branch",
+     "beyond its memory"},
     {"four-steps", "tables.json", R"("0x600087")", R"("0x600007")", "large-page",
      "error code 0x6 (W U); it should reach 0x600000"},
     {"four-steps", "tables.json", R"("0x100800")", R"("0x100ff8")", "kernel-half",
