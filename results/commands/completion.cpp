@@ -31,6 +31,21 @@ std::string joined(const Args& words) {
   return text;
 }
 
+/// The keys that may follow `NAME:`, as shell patterns of option and name: `    --pager:nested)
+/// keys='page= ...' ;;`.
+std::string key_cases() {
+  std::string cases;
+  const auto add = [&](std::string_view option, std::string_view name,
+                       std::span<const ParamInfo> params) {
+    std::string keys;
+    for (const ParamInfo& p : params) keys += fmt::format("{}= ", p.name);
+    if (!keys.empty()) cases += fmt::format("    --{}:{}) keys='{}' ;;\n", option, name, keys);
+  };
+  for (const PagerInfo& p : pager_catalog()) add("pager", p.name, p.params());
+  for (const WorkloadInfo& w : workload_catalog()) add("workload", w.name, w.params);
+  return cases;
+}
+
 /// Every command with what it takes.
 std::vector<std::pair<const Command*, CommandDescription>> described() {
   std::vector<std::pair<const Command*, CommandDescription>> all;
@@ -57,6 +72,8 @@ std::string zsh_option(const OptionInfo& o) {
   std::string spec = fmt::format("{}--{}[{}]", o.repeated ? "*" : "", o.name, zsh_text(o.meaning));
   if (o.takes_value) {
     const Args values = values_of(o.name);
+    if (o.name == "pager" || o.name == "workload")
+      return "'" + spec + ":SPEC: _mmuscope_spec --" + o.name + "'";
     spec += values.empty() ? ":value:_files" : fmt::format(":value:({})", joined(values));
   }
   return "'" + spec + "'";
@@ -83,10 +100,24 @@ std::string bash_completion() {
   return fmt::format(R"(# bash completion for mmuscope; written by `mmuscope help --completion bash`
 _mmuscope() {{
   local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD - 1]}}
-  local choices=none options= words=
+  local choices=none options= words= keys= spec= last i=$COMP_CWORD
   COMPREPLY=()
   if [ "$COMP_CWORD" -eq 1 ]; then
     COMPREPLY=($(compgen -W '{}--help --version' -- "$current"))
+    return
+  fi
+  # A SPEC is several words to readline, which breaks them at ':' and '='.
+  while [ "$i" -gt 1 ] && [[ ${{COMP_WORDS[i]}} != --* ]]; do
+    spec=${{COMP_WORDS[i]}}$spec
+    i=$((i - 1))
+  done
+  case ${{COMP_WORDS[i]}}:${{spec%%:*}} in
+{}  esac
+  if [[ $spec == *:* && -n $keys ]]; then
+    last=${{spec##*[:,]}}
+    current=${{current%"$last"}}
+    COMPREPLY=($(compgen -P "${{current##*[:=]}}" -W "$keys" -- "$last"))
+    compopt -o nospace 2>/dev/null
     return
   fi
   case $previous in
@@ -103,7 +134,7 @@ _mmuscope() {{
 }}
 complete -o bashdefault -o default -F _mmuscope mmuscope
 )",
-                     names, values, by_command);
+                     names, key_cases(), values, by_command);
 }
 
 std::string zsh_completion() {
@@ -117,6 +148,20 @@ std::string zsh_completion() {
   }
   return fmt::format(R"(#compdef mmuscope
 # zsh completion for mmuscope; written by `mmuscope help --completion zsh`
+_mmuscope_spec() {{
+  local keys= name
+  if compset -P '*[:,]'; then
+    name=${{IPREFIX%%:*}}
+    case $1:${{name#--*=}} in
+{}    esac
+    compadd -q -S '' -- ${{=keys}}
+  else
+    case $1 in
+    --pager) compadd -- {} ;;
+    --workload) compadd -- {} ;;
+    esac
+  fi
+}}
 _mmuscope() {{
   local -a commands=(
 {}  )
@@ -131,7 +176,8 @@ _mmuscope() {{
 }}
 if [ "$funcstack[1]" = _mmuscope ]; then _mmuscope "$@"; else compdef _mmuscope mmuscope; fi
 )",
-                     names, cases);
+                     key_cases(), joined(values_of("pager")), joined(values_of("workload")), names,
+                     cases);
 }
 
 }  // namespace mmuscope

@@ -86,6 +86,12 @@ TEST_CASE("help: bash completes commands, options and their values") {
   CHECK(bash_offers("mmuscope suite de") == "default\n");
   CHECK(bash_offers("mmuscope run --workload fo") == "fork\n");
   CHECK(bash_offers("mmuscope compare --pager shadow --pager ne") == "nested\n");
+  // A SPEC as readline breaks it into words.
+  CHECK(bash_offers("mmuscope run --pager nested : pa") == "page=\n");
+  CHECK(bash_offers("mmuscope compare --pager native --pager nested : page = 4k,pm") ==
+        "4k,pml=\n");
+  CHECK(bash_offers("mmuscope run --pager native : p") == "\n");
+  CHECK(bash_offers("mmuscope run --workload fork : oper") == "operations=\n");
   CHECK(bash_offers("mmuscope run --set back") == "backing=\n");
   CHECK(bash_offers("mmuscope suite default --re") == "--resume\n");
   CHECK(bash_offers("mmuscope help --completion z") == "zsh\n");
@@ -114,6 +120,8 @@ TEST_CASE("help: zsh completes commands, options and their values") {
   completes("mmuscope sui", "mmuscope suite ");
   completes("mmuscope run --workload fo", "--workload fork ");
   completes("mmuscope compare --pager ne", "--pager nested ");
+  completes("mmuscope run --pager nested:pa", "--pager nested:page=");
+  completes("mmuscope run --workload fork:processes=2,oper", "processes=2,operations=");
   completes("mmuscope suite --res", "--resume ");
   completes("mmuscope list wo", "list workloads ");
 }
