@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 using Status = LabMark::Status;
 
+constexpr const char* kAnswersFile = "answers.txt";
 constexpr std::size_t kMaxAnswers = std::size_t{1} << 20;
 
 // --- answers.txt ---------------------------------------------------------------------------------
@@ -67,6 +68,25 @@ void refuse_unknown(const Lab& lab, const Answers& answers) {
     if (std::find(valid.begin(), valid.end(), key) != valid.end()) continue;
     throw InputError(answer.place + ": " + unknown_word("question", key, valid));
   }
+}
+
+/// Of the lab that the folder was laid out for.
+std::string name_in(const fs::path& dir) {
+  const fs::path file = dir / kAnswersFile;
+  if (!fs::exists(file)) {
+    throw InputError(
+        fmt::format("{}: is not there; valid: a folder that `mmuscope lab start` "
+                    "laid out",
+                    file.string()));
+  }
+  const Answers answers = read_answers(file);
+  const auto name = answers.find("lab");
+  if (name == answers.end()) {
+    throw InputError(file.string() +
+                     ": the line 'lab = NAME' is missing; valid: as `mmuscope lab "
+                     "start` wrote it");
+  }
+  return name->second.text;
 }
 
 /// 4711, 4,711, 0x1267 or 47.11.
@@ -201,24 +221,16 @@ unsigned LabGrade::passed() const {
 }
 
 LabGrade grade_lab(const fs::path& dir, const std::string& prefix) {
-  const fs::path file = dir / "answers.txt";
-  if (!fs::exists(file)) {
-    throw InputError(
-        fmt::format("{}: is not there; valid: a folder that `mmuscope lab start` "
-                    "laid out",
-                    file.string()));
-  }
-  const Answers answers = read_answers(file);
-  const auto name = answers.find("lab");
-  if (name == answers.end()) {
-    throw InputError(file.string() +
-                     ": the line 'lab = NAME' is missing; valid: as `mmuscope lab "
-                     "start` wrote it");
-  }
-  LabGrade grade{find_lab(name->second.text), {}, {}};
-  const Lab& lab = grade.lab;
-  refuse_unknown(lab, answers);
+  const Lab lab = find_lab(name_in(dir));
   LabValues values(lab.folder / "start");
+  return grade_lab(dir, prefix, lab, values);
+}
+
+LabGrade grade_lab(const fs::path& dir, const std::string& prefix, const Lab& lab,
+                   LabValues& values) {
+  const Answers answers = read_answers(dir / kAnswersFile);
+  refuse_unknown(lab, answers);
+  LabGrade grade{lab, {}, {}};
   std::optional<PagerVerdict> verdict;
   for (const LabQuestion& q : lab.questions) {
     try {

@@ -25,6 +25,9 @@ struct LabGrade {
 /// that a student's pager is built against; empty: the running program's own. Throws InputError
 /// for files that cannot be read as what they are.
 LabGrade grade_lab(const std::filesystem::path& dir, const std::string& prefix);
+/// The same with the values of the lab at hand, which run nothing twice.
+LabGrade grade_lab(const std::filesystem::path& dir, const std::string& prefix, const Lab& lab,
+                   LabValues& values);
 
 std::string grade_text(const LabGrade& grade);
 std::string grade_json(const LabGrade& grade);

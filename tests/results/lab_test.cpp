@@ -72,8 +72,9 @@ void update_solution(const Lab& lab) {
 }
 
 /// Fails on that question and no other; what the grader says of it.
-std::string fails_on(const fs::path& dir, const std::string& id) {
-  const LabGrade grade = grade_lab(dir, "");
+std::string fails_on(const fs::path& dir, const std::string& id, const Lab& lab,
+                     LabValues& values) {
+  const LabGrade grade = grade_lab(dir, "", lab, values);
   std::string said;
   for (std::size_t i = 0; i < grade.marks.size(); ++i) {
     const LabQuestion& q = grade.lab.questions[i];
@@ -189,7 +190,7 @@ TEST_CASE("lab: typical wrong answers fail on the right question") {
                                                      : fmt::format("{}", values.number(answer));
         CAPTURE(given);
         put(folder.path / "answers.txt", with_answer(answers, q.id, given));
-        const std::string said = fails_on(folder.path, q.id);
+        const std::string said = fails_on(folder.path, q.id, lab, values);
         CAPTURE(said);
         CHECK(said.find(mistake.at("say").get<std::string>()) != said.npos);
         ++tried;
@@ -204,7 +205,7 @@ TEST_CASE("lab: typical wrong answers fail on the right question") {
       const std::size_t at = wrong.find(edit.right);
       REQUIRE(at != wrong.npos);
       put(folder.path / edit.file, wrong.replace(at, std::string(edit.right).size(), edit.wrong));
-      const std::string said = fails_on(folder.path, edit.question);
+      const std::string said = fails_on(folder.path, edit.question, lab, values);
       CAPTURE(said);
       CHECK(said.find(edit.says) != said.npos);
       put(folder.path / edit.file, right);
