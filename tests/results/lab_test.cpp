@@ -32,6 +32,19 @@ struct Folder {
   ~Folder() { fs::remove_all(path); }
 };
 
+/// The commands of a hand-out, without "mmuscope ".
+std::vector<std::string> commands_of(const fs::path& handout) {
+  std::vector<std::string> commands;
+  std::ifstream in(handout);
+  for (std::string line; std::getline(in, line);) {
+    const std::size_t at = line.find_first_not_of(' ');
+    if (at != line.npos && line.compare(at, 9, "mmuscope ") == 0) {
+      commands.push_back(line.substr(at + 9));
+    }
+  }
+  return commands;
+}
+
 bool compiles(const Lab& lab) {
   return std::any_of(lab.questions.begin(), lab.questions.end(),
                      [](const LabQuestion& q) { return q.kind == Kind::Pager; });
@@ -62,11 +75,11 @@ void update_solution(const Lab& lab) {
   LabValues values(lab.folder / "start");
   std::string answers = text_of(lab.folder / "solution/answers.txt");
   for (const LabQuestion& q : lab.questions) {
-    if (q.kind != Kind::Number ||
-        q.rule.at("unit").get<std::string>().find("hexa") != q.text.npos) {
-      continue;
+    if (q.kind == Kind::Word) {
+      answers = with_answer(answers, q.id, values.word(q.rule["expect"]));
+    } else if (q.kind == Kind::Number && q.rule["unit"].dump().find("hexa") == std::string::npos) {
+      answers = with_answer(answers, q.id, fmt::format("{:.6g}", values.number(q.rule["expect"])));
     }
-    answers = with_answer(answers, q.id, fmt::format("{:.6g}", values.number(q.rule["expect"])));
   }
   put(lab.folder / "solution/answers.txt", answers);
 }
@@ -221,11 +234,11 @@ TEST_CASE("lab: every command of a hand-out runs where the lab is laid out") {
     if (compiles(lab)) continue;
     Folder folder(lab.name + "_run");
     (void)start_lab(lab, folder.path);
-    std::ifstream handout(folder.path / "handout.md");
-    for (std::string line; std::getline(handout, line);) {
-      const std::size_t at = line.find_first_not_of(' ');
-      if (at == line.npos || line.compare(at, 9, "mmuscope ") != 0) continue;
-      const std::string arguments = line.substr(at + 9);
+    const std::vector<std::string> of_lab = commands_of(folder.path / "handout.md");
+    if (fs::exists(folder.path / "handout.zh.md")) {
+      CHECK(commands_of(folder.path / "handout.zh.md") == of_lab);
+    }
+    for (const std::string& arguments : of_lab) {
       const Ran ran =
           shell(fmt::format("cd '{}' && \"$mmuscope\" {}", folder.path.string(), arguments));
       CAPTURE(lab.name);
