@@ -40,6 +40,7 @@ enum class ExitReason : u8 {
   Interrupt,
   MsrWrite,
   PmlFull,
+  Hypercall,
 };
 /// The event that counts exits for this reason.
 constexpr Event exit_event(ExitReason r) {

@@ -60,7 +60,7 @@ u64 Machine::host_read(Gpa a) {
 
 void Machine::host_write(Gpa a, u64 value) {
   if (observer_ != nullptr) observer_->on_host_write(a, value);
-  memory_.write(map_.back(a), value);
+  guest_write(a, value);
 }
 
 void Machine::set_observer(AccessObserver* observer) {
@@ -120,6 +120,44 @@ void Machine::flush_all(Vcpu* initiator) {
     ++v->counters[Event::TlbFlush];
   }
   if (interrupted) ++counting.counters[Event::RemoteTlbFlush];
+}
+
+// --- the host's own ------------------------------------------------------------------------------
+
+void Machine::unback(Gfn first, u64 frames, Vcpu* vcpu) {
+  if (map_.is_identity()) {
+    for (u64 i = 0; i < frames; ++i) {
+      zero_bytes(memory_.at(Hpa((first + i).base().raw())), kPageBytes);
+    }
+    return;
+  }
+  Shootdown owed;
+  pager_->forget(first, frames, owed);
+  apply(std::move(owed), vcpu);
+  (vcpu != nullptr ? *vcpu : *vcpus_[0]).counters[Event::UnbackedPage] +=
+      map_.unback(first, frames);
+}
+
+bool Machine::merge(Gfn keep, Gfn gone, Vcpu* vcpu) {
+  if (map_.is_identity()) return false;
+  const auto a = map_.find(keep), b = map_.find(gone);
+  if (!a || !b || a->frame == b->frame || b->merged) return false;
+  const auto bytes = [this](const Backing& x) { return memory_.at(x.frame.base()); };
+  if (std::memcmp(bytes(*a), bytes(*b), kPageBytes) != 0) return false;
+  Shootdown owed;
+  pager_->forget(keep, 1, owed);
+  pager_->forget(gone, 1, owed);
+  apply(std::move(owed), vcpu);
+  ++(vcpu != nullptr ? *vcpu : *vcpus_[0]).counters[Event::MergedPage];
+  return map_.merge(keep, gone);
+}
+
+void Machine::unmerge(Gfn g, Vcpu* vcpu) {
+  Shootdown owed;
+  pager_->forget(g, 1, owed);
+  apply(std::move(owed), vcpu);
+  map_.unmerge(g);
+  ++(vcpu != nullptr ? *vcpu : *vcpus_[0]).counters[Event::UnmergedPage];
 }
 
 void Machine::run(const std::function<void(Vcpu&)>& body) {

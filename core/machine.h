@@ -88,7 +88,10 @@ class Machine {
 
   // --- what a hypervisor reads of its guest, in software ----------------------------------------
   u64 guest_read(Gpa a) { return memory_.read(map_.back(a)); }
-  void guest_write(Gpa a, u64 value) { memory_.write(map_.back(a), value); }
+  void guest_write(Gpa a, u64 value) {
+    if (map_.is_merged(a.frame())) unmerge(a.frame(), nullptr);
+    memory_.write(map_.back(a), value);
+  }
   /// Walks the guest's tables uncounted; if the access is permitted, sets A and D as hardware does
   /// (KVM's walker: all of them, once the whole walk has succeeded).
   SoftwareWalk walk_guest(Gpa root, Gva va, Access access, const Controls& controls);
@@ -104,6 +107,16 @@ class Machine {
   void interrupt_all(Vcpu* initiator);
   /// Counts the request and flushes as above although nothing may be owed.
   void flush_all(Vcpu* initiator);
+
+  // --- what the host does to the memory under its guest; `vcpu` (may be null) is who made it -----
+  /// Takes back the memory under frames that the guest has offered: they read as zeros afterwards,
+  /// without a host, too, so that a guest sees the same under every pager.
+  void unback(Gfn first, u64 frames, Vcpu* vcpu);
+  /// Gives `gone` the memory of `keep`, which nobody may write until unmerge(). False, having done
+  /// nothing, if their contents differ, one has no memory, or there is no host.
+  bool merge(Gfn keep, Gfn gone, Vcpu* vcpu);
+  /// Gives a merged frame memory of its own again: someone is about to write to it.
+  void unmerge(Gfn g, Vcpu* vcpu);
 
   /// Runs body(vcpu) for each vCPU by turns (see Scheduler), or directly when there is one.
   void run(const std::function<void(Vcpu&)>& body);

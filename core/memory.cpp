@@ -58,7 +58,19 @@ void PhysicalMemory::free_table(Hfn frame) {
   --tables_in_use_;
 }
 
+void PhysicalMemory::free_backing(Hfn frame, PageSize size) {
+  for (u64 at = 0; at < page_bytes(size); at += kPageBytes) {
+    zero_bytes(this->at(frame.base() + at), kPageBytes);
+  }
+  free_backing_[static_cast<unsigned>(size)].push_back(frame);
+}
+
 Hfn PhysicalMemory::allocate_backing(PageSize size) {
+  if (auto& freed = free_backing_[static_cast<unsigned>(size)]; !freed.empty()) {
+    const Hfn frame = freed.back();
+    freed.pop_back();
+    return frame;
+  }
   const auto take = [this](u64& next, u64& end, u64 frames, PageSize from) {
     if (next == end) {
       next = allocate_backing(from).raw();

@@ -39,6 +39,8 @@ class PhysicalMemory {
 
   /// A naturally aligned host page for guest memory, zeroed; throws RunError when none is left.
   Hfn allocate_backing(PageSize size);
+  /// Gives such a page back; it reads as zeros when it is next given out.
+  void free_backing(Hfn frame, PageSize size);
 
  private:
   std::byte* base_ = nullptr;
@@ -49,6 +51,7 @@ class PhysicalMemory {
   u64 next_1g_ = 0, next_2m_ = 0, end_2m_ = 0, next_4k_ = 0, end_4k_ = 0;
   u64 tables_in_use_ = 0;
   std::vector<Hfn> free_tables_;
+  std::vector<Hfn> free_backing_[kPageSizes];
 };
 
 /// Writes zeros without making memory of what is zero already: reading an untouched page costs

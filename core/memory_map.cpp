@@ -1,6 +1,7 @@
 #include "core/memory_map.h"
 
 #include <string>
+#include <utility>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -50,7 +51,15 @@ std::optional<Backing> MemoryMap::find(Gfn g) const {
   if (!chunk) return std::nullopt;
   const u64 entry = (*chunk)[unit % kEntriesPerTable];
   if (entry == 0) return std::nullopt;
-  return Backing{Hfn(entry - 1 + g.raw() % frames_in(size)), size};
+  const Hfn frame(entry - 1 + g.raw() % frames_in(size));
+  return Backing{frame, size, !merged_.empty() && merged_.count(frame.raw()) != 0};
+}
+
+u64& MemoryMap::entry_of(Gfn g, PageSize size) {
+  const u64 unit = g.raw() / frames_in(size);
+  auto& chunk = chunks_[static_cast<unsigned>(size)][unit / kEntriesPerTable];
+  if (!chunk) chunk = std::make_unique<Chunk>();
+  return (*chunk)[unit % kEntriesPerTable];
 }
 
 Backing MemoryMap::back(Gfn g) {
@@ -60,11 +69,73 @@ Backing MemoryMap::back(Gfn g) {
                    std::to_string(bytes_ >> kPageShift) + " frames");
   }
   const PageSize size = size_at(g);
-  const u64 unit = g.raw() / frames_in(size);
-  auto& chunk = chunks_[static_cast<unsigned>(size)][unit / kEntriesPerTable];
-  if (!chunk) chunk = std::make_unique<Chunk>();
-  (*chunk)[unit % kEntriesPerTable] = memory_->allocate_backing(size).raw() + 1;
+  entry_of(g, size) = memory_->allocate_backing(size).raw() + 1;
   return *find(g);
+}
+
+void MemoryMap::split(Gfn g) {
+  if (size_at(g) == PageSize::k4K) return;
+  if (regions_.empty()) {
+    const u64 region = page_bytes(PageSize::k2M);
+    regions_.assign((bytes_ + region - 1) / region, page_);
+  }
+  for (PageSize size = size_at(g); size != PageSize::k4K; size = size_at(g)) {
+    const u64 whole = std::exchange(entry_of(g, size), 0);
+    const auto smaller = static_cast<PageSize>(static_cast<unsigned>(size) - 1);
+    const Gfn first(g.raw() / frames_in(size) * frames_in(size));
+    for (u64 at = 0; at < frames_in(size); at += frames_in(smaller)) {
+      if (!contains(first + at)) break;
+      if (whole != 0) entry_of(first + at, smaller) = whole + at;
+      const u64 region = (first + at).raw() / frames_in(PageSize::k2M);
+      if (size != PageSize::k2M || at == 0) regions_[region] = smaller;
+    }
+  }
+}
+
+u64 MemoryMap::unback(Gfn first, u64 frames) {
+  u64 count = 0;
+  for (Gfn g = first; g < first + frames;) {
+    PageSize size = size_at(g);
+    if (!find(g)) {
+      g = Gfn(g.raw() / frames_in(size) * frames_in(size)) + frames_in(size);
+      continue;
+    }
+    if (g.raw() % frames_in(size) != 0 || first + frames < g + frames_in(size)) {
+      split(g);
+      size = PageSize::k4K;
+    }
+    if (is_merged(g)) unmerge(g);
+    memory_->free_backing(Hfn(std::exchange(entry_of(g, size), 0) - 1), size);
+    count += frames_in(size);
+    g = g + frames_in(size);
+  }
+  return count;
+}
+
+bool MemoryMap::merge(Gfn keep, Gfn gone) {
+  if (!find(keep) || !find(gone) || find(gone)->merged) return false;
+  split(keep);
+  split(gone);
+  const Hfn kept = find(keep)->frame;
+  u64& entry = entry_of(gone, PageSize::k4K);
+  if (entry == kept.raw() + 1) return false;
+  memory_->free_backing(Hfn(entry - 1), PageSize::k4K);
+  entry = kept.raw() + 1;
+  u32& users = merged_.try_emplace(kept.raw(), 1).first->second;
+  ++users;
+  return true;
+}
+
+void MemoryMap::unmerge(Gfn g) {
+  const Hfn shared = find(g)->frame;
+  const auto users = merged_.find(shared.raw());
+  if (--users->second == 0) {
+    merged_.erase(users);  // nobody else is left: it is the frame's own
+    return;
+  }
+  const Hfn own = memory_->allocate_backing(PageSize::k4K);
+  std::memcpy(memory_->at(own.base()), memory_->at(shared.base()), kPageBytes);
+  entry_of(g, PageSize::k4K) = own.raw() + 1;
 }
 
 void MemoryMap::back_all() {

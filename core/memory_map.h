@@ -3,6 +3,7 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <unordered_map>
 #include <vector>
 
 #include "core/memory.h"
@@ -13,6 +14,7 @@ namespace mmuscope {
 struct Backing {
   Hfn frame;                      ///< the host frame of the very guest frame that was asked for
   PageSize size = PageSize::k4K;  ///< of the host page around it
+  bool merged = false;            ///< other guest frames may have the same one: not to be written
 };
 
 /// Which host frame is under each guest frame: the hypervisor's own truth (KVM's memory slot, Xen's
@@ -45,6 +47,17 @@ class MemoryMap {
   Backing back(Gfn g);
   /// Gives every frame its host page.
   void back_all();
+  /// Takes the memory of the frames [first, first + frames) away: they read as zeros when they are
+  /// next given some. Host pages that reach out of the range are split. How many had memory.
+  u64 unback(Gfn first, u64 frames);
+  /// Gives `gone` the host frame of `keep`, in small pages both; their contents must be equal.
+  /// False if one of them has no memory or both have the same already.
+  bool merge(Gfn keep, Gfn gone);
+  bool is_merged(Gfn g) const {
+    return !merged_.empty() && contains(g) && find(g).value_or(Backing{}).merged;
+  }
+  /// Gives a merged frame memory of its own again, with the same contents.
+  void unmerge(Gfn g);
   Hpa back(Gpa a) { return back(a.frame()).frame.base() + a.page_offset(); }
 
  private:
@@ -54,12 +67,16 @@ class MemoryMap {
 
   /// Of the host page that is, or will be, under the frame.
   PageSize size_at(Gfn g) const;
+  u64& entry_of(Gfn g, PageSize size);
+  /// Cuts the host page around the frame, if there is one, into small ones.
+  void split(Gfn g);
 
   PhysicalMemory* memory_;
   u64 bytes_;
   PageSize page_ = PageSize::k1G;
   bool identity_ = false;
-  std::vector<PageSize> regions_;  // by 2-MByte region; empty: all of page_
+  std::unordered_map<u64, u32> merged_;  // by host frame: guest frames that have it
+  std::vector<PageSize> regions_;        // by 2-MByte region; empty: all of page_
   std::array<std::vector<std::unique_ptr<Chunk>>, kPageSizes> chunks_;  // by size of host pages
 };
 

@@ -76,6 +76,12 @@ class Pager {
   /// How many frames were written since the log was started or last harvested; notes the next write
   /// to each again. 0 from pagers that cannot.
   virtual u64 harvest_dirty() { return 0; }
+  /// The host is about to change what is under the frames [first, first + frames): drops whatever
+  /// maps one of them, the host page around it included. Linux, kvm_unmap_gfn_range. The machine
+  /// does the rest (Machine::unback, merge, unmerge). Pagers without tables of their own ignore it.
+  virtual void forget(Gfn first, u64 frames, Shootdown& owed) {
+    (void)first, (void)frames, (void)owed;
+  }
   /// Changes how many shadow pages may exist, in pages. Pagers without any ignore it.
   virtual void limit_shadow_pages(u64 pages) { (void)pages; }
 };

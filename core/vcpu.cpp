@@ -528,6 +528,15 @@ void Vcpu::send_ipi(Vcpu& target) {
   target.ipi_pending_ = true;
 }
 
+void Vcpu::offer_frames(Gfn first, u64 frames, bool same_call) {
+  begin_instruction();
+  if (observer_ != nullptr) observer_->on_offer(*this, first, frames, same_call);
+  if (!same_call && machine_.pager().intercepts(ExitReason::Hypercall)) {
+    count_exit(ExitReason::Hypercall);
+  }
+  if (frames != 0) machine_.unback(first, frames, this);
+}
+
 void Vcpu::take_interrupts() {
   while (ipi_pending_ && !taking_interrupt_) {
     ipi_pending_ = false;

@@ -57,6 +57,9 @@ class AccessObserver {
   virtual void on_halt(Vcpu& vcpu, bool halted) { (void)vcpu, (void)halted; }
   virtual void on_compute(Vcpu& vcpu, u64 cycles) { (void)vcpu, (void)cycles; }
   virtual void on_host_write(Gpa where, u64 value) { (void)where, (void)value; }
+  virtual void on_offer(Vcpu& vcpu, Gfn first, u64 frames, bool same_call) {
+    (void)vcpu, (void)first, (void)frames, (void)same_call;
+  }
 };
 
 /// How one access ended, for callers that do not want the guest's handler to run.
@@ -116,6 +119,10 @@ class Vcpu {
   void set_ac(bool ac);
   /// Interrupts the other vCPU: its handler's on_ipi runs when it is its turn.
   void send_ipi(Vcpu& target);
+  /// Tells the host that the guest does not need what is in these frames: the host takes their
+  /// memory back until the guest touches them again. One hypercall can name several ranges: the
+  /// ones after the first with `same_call`. No frames: it needs those that it offered before.
+  void offer_frames(Gfn first, u64 frames, bool same_call = false);
   /// A wait loop's body: lets other vCPUs run and takes interrupts. Does nothing alone.
   void give_way();
 

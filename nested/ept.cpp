@@ -34,13 +34,34 @@ bool Ept::present(u64 entry) const {
 }
 
 bool Ept::map(Gfn g, Hfn backing, PageSize size) {
+  return put_leaf(g, leaf_entry(backing.base().align_down(size), size), size);
+}
+
+bool Ept::map_read_only(Gfn g, Hfn backing) {
+  static_assert(x86::kWrite == ept::kWrite);
+  return put_leaf(g, leaf_entry(backing.base(), PageSize::k4K) & ~ept::kWrite, PageSize::k4K);
+}
+
+bool Ept::unmap(Gfn g) {
+  for (unsigned level = 1; level <= kPageSizes; ++level) {
+    const auto where = entry_at(g, level);
+    if (!where) continue;  // a larger page, or nothing
+    const u64 entry = memory_.read(*where);
+    if (!present(entry) || is_table(entry, level)) return false;
+    memory_.write(*where, 0);
+    --pages_[level - 1];
+    return true;
+  }
+  return false;
+}
+
+bool Ept::put_leaf(Gfn g, u64 leaf, PageSize size) {
   static_assert(x86::kLarge == ept::kLarge && x86::kAddressMask == ept::kAddressMask);
   Hpa table = root();
   for (unsigned level = levels_;; --level) {
     const Hpa where = table + 8 * table_index(g.base(), level);
     const u64 entry = memory_.read(where);
     if (level == leaf_level(size)) {
-      const u64 leaf = leaf_entry(backing.base().align_down(size), size);
       if (entry == leaf) return false;
       if (!present(entry)) ++pages_[static_cast<unsigned>(size)];
       memory_.write(where, leaf);

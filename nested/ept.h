@@ -30,6 +30,10 @@ class Ept {
   /// writable page counts as dirty. True if an entry changed; no flush is owed, since rights only
   /// grow. A larger page that is there already stays.
   bool map(Gfn g, Hfn backing, PageSize size);
+  /// The same for a 4K page that may not be written.
+  bool map_read_only(Gfn g, Hfn backing);
+  /// Empties the leaf that maps the frame, whatever its size; false if there was none.
+  bool unmap(Gfn g);
 
   // Dirty logging: pages are watched by taking a flag (W or D) from their 4K leaves.
 
@@ -50,6 +54,7 @@ class Ept {
 
  private:
   Hfn new_table();
+  bool put_leaf(Gfn g, u64 leaf, PageSize size);
   u64 table_entry(Hfn table) const;
   u64 leaf_entry(Hpa page, PageSize size) const;
   bool present(u64 entry) const;

@@ -82,7 +82,8 @@ class NestedPager final : public Pager {
     });
   }
   bool intercepts(ExitReason reason) const override {
-    return reason == ExitReason::Interrupt || reason == ExitReason::MsrWrite;
+    return reason == ExitReason::Interrupt || reason == ExitReason::MsrWrite ||
+           reason == ExitReason::Hypercall;
   }
   std::optional<ExitReason> intercepts_change(const Controls& from,
                                               const Controls& to) const override;
@@ -94,6 +95,7 @@ class NestedPager final : public Pager {
   void left_guest(Vcpu& vcpu) override { drain(vcpu.index()); }
   void log_dirty(bool on) override;
   u64 harvest_dirty() override;
+  void forget(Gfn first, u64 frames, Shootdown& owed) override;
 
  private:
   template <class Dimension, class Memory, class Listener>
@@ -102,7 +104,7 @@ class NestedPager final : public Pager {
   [[gnu::always_inline]] inline void cache_path(Vcpu& vcpu, Gva va, const Walk& w, u64 rights);
   template <class Dimension, class Walk>
   Outcome translated(const Controls& controls, const Walk& w) const;
-  Resume back(Vcpu& vcpu, Gfn g);
+  Resume back(Vcpu& vcpu, Gfn g, bool write);
   void map_all();
   void drain(unsigned vcpu) {
     for (const Gfn g : logs_[vcpu].take()) dirty_[g.raw()] = true;
@@ -112,6 +114,9 @@ class NestedPager final : public Pager {
   PageSize leaf_size_for(Gfn g, PageSize backing) const;
   u64 pager_bytes() const { return ept_.table_pages() * (kPageBytes + Ept::kHeaderBytes); }
 
+  // Of an exit qualification and of NPT's EXITINFO1 alike. SDM vol. 3, *Exit Qualification for EPT
+  // Violations*; APM vol. 2, *Nested Page Faults*.
+  static constexpr u64 kQualifiedWrite = 2;
   static constexpr u32 kEp4ta = 1;  // one VM has one set of tables
 
   Machine& machine_;
@@ -216,7 +221,7 @@ std::optional<ExitReason> NestedPager::intercepts_change(const Controls& from,
 Resume NestedPager::handle(Vcpu& vcpu, const VmExit& exit) {
   switch (exit.reason) {
     case ExitReason::EptViolation:
-      return back(vcpu, exit.gpa.frame());
+      return back(vcpu, exit.gpa.frame(), (exit.qualification & kQualifiedWrite) != 0);
     case ExitReason::PmlFull:
       return Resume::retry();  // left_guest emptied it; Linux, handle_pml_full
     case ExitReason::EptMisconfig:
@@ -235,8 +240,17 @@ Resume NestedPager::handle(Vcpu& vcpu, const VmExit& exit) {
 /// Gives the frame memory if it has none and maps it. Adding a mapping makes nothing stale: the
 /// violation itself dropped what the vCPU had cached for the address (SDM vol. 3, *Operations that
 /// Invalidate Cached Mappings*).
-Resume NestedPager::back(Vcpu& vcpu, Gfn g) {
+Resume NestedPager::back(Vcpu& vcpu, Gfn g, bool write) {
   ++vcpu.counters[Event::PfTaken];
+  if (machine_.map().is_merged(g)) {
+    if (!write) {
+      ++vcpu.counters[Event::LockAcquisition];
+      const bool changed = ept_.map_read_only(g, machine_.map().find(g)->frame);
+      ++vcpu.counters[changed ? Event::PfFixed : Event::PfSpurious];
+      return Resume::retry();
+    }
+    machine_.unmerge(g, &vcpu);  // a copy of its own first
+  }
   if (logging_ && ept_.allow_write(g)) {
     // Linux, fast_page_fault: an atomic exchange of the entry, without the lock.
     dirty_[g.raw()] = true;
@@ -330,6 +344,13 @@ void NestedPager::log_dirty(bool on) {
     }
   }
   machine_.flush_all(nullptr);
+}
+
+void NestedPager::forget(Gfn first, u64 frames, Shootdown& owed) {
+  ++machine_.vcpu(0).counters[Event::LockAcquisition];
+  for (u64 i = 0; i < frames; ++i) {
+    if (ept_.unmap(first + i)) owed.add();
+  }
 }
 
 u64 NestedPager::harvest_dirty() {

@@ -82,6 +82,10 @@ constexpr std::array kMachineParams = {
               "with thp: guest accesses between two passes in which the guest kernel collapses "
               "small pages to huge ones; 0: none",
               0, 1e12, ""},
+    ParamInfo{"swap", ParamInfo::Kind::Bytes, "0", "bytes",
+              "persistent memory that the guest has besides what the workload gives it, to swap to "
+              "when that runs low; 0: it does not swap",
+              0, double(u64{1} << 46), ""},
     ParamInfo{"quantum", ParamInfo::Kind::Count, "64", "accesses",
               "turn of each vCPU when there are several", 1, 1e9, ""},
     ParamInfo{"series-every", ParamInfo::Kind::Count, "0", "accesses",

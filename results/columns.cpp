@@ -181,6 +181,7 @@ constexpr std::array kSuiteColumns = {
     event<Event::ExitPmlFull>("exits", kExits),
     event<Event::ExitInterrupt>("exits", kExits),
     event<Event::ExitMsrWrite>("exits", kExits),
+    event<Event::ExitHypercall>("exits", kExits),
 
     event<Event::PfTaken>("faults", kMmu),
     event<Event::PfFixed>("faults", kMmu),
@@ -210,6 +211,9 @@ constexpr std::array kSuiteColumns = {
     event<Event::Invlpg>("instructions", kMmu),
     event<Event::DirtyHarvest>("harvests", kMmu),
     event<Event::DirtyPage>("pages", kMmu),
+    event<Event::UnbackedPage>("pages", kMmu),
+    event<Event::MergedPage>("pages", kMmu),
+    event<Event::UnmergedPage>("pages", kMmu),
 
     Column<SuiteRow>{"guest_table_bytes_peak", Kind::Gauge, "bytes", kMemory,
                      "the most that the guest's own tables took at any sample",

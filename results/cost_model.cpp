@@ -199,7 +199,8 @@ Cycles price(std::string_view cpu, const Counted& counted) {
   cycles.walk += ref.l1 * c[Event::TableRefL1] + ref.l2 * c[Event::TableRefL2] +
                  ref.llc * c[Event::TableRefLlc] + ref.memory * c[Event::TableRefMemory];
   const u64 exits = total_exits(counted.counters);
-  const u64 other = counted.counters[Event::ExitInterrupt] + counted.counters[Event::ExitMsrWrite];
+  const u64 other = counted.counters[Event::ExitInterrupt] + counted.counters[Event::ExitMsrWrite] +
+                    counted.counters[Event::ExitHypercall];
   const u64 round_trip = exit_cost(cpu).cycles;
   cycles.exit = exits * round_trip;
   cycles.paging += (exits - other) * round_trip;

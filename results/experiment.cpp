@@ -54,6 +54,7 @@ MachineConfig config_of(const Params& machine) {
                : thp == "always" ? HugePages::Always
                                  : HugePages::Madvise;
   config.khugepaged = machine.count("khugepaged");
+  config.swap_bytes = machine.count("swap");
   config.quantum = machine.count("quantum");
   return config;
 }
@@ -67,7 +68,7 @@ void set_machine(Params& machine, const std::vector<std::string>& set) {
 MachineConfig config_of(const Experiment& e, u64 memory_bytes) {
   MachineConfig config = config_of(e.machine);
   config.cpu = e.cpu;
-  config.memory_bytes = memory_bytes;
+  config.memory_bytes = memory_bytes + config.swap_bytes;
   config.vcpus = e.vcpus;
   config.seed = e.seed;
   config.virtualized = e.pager->virtualized;
@@ -170,7 +171,7 @@ Result run_experiment(const Experiment& experiment) {
 u64 total_exits(const Counters& counters) {
   u64 sum = 0;
   for (unsigned e = static_cast<unsigned>(Event::ExitPageFault);
-       e <= static_cast<unsigned>(Event::ExitPmlFull); ++e) {
+       e <= static_cast<unsigned>(Event::ExitHypercall); ++e) {
     sum += counters[static_cast<Event>(e)];
   }
   return sum;

@@ -26,7 +26,7 @@ bool is_told_itself(Event e) {
     case Event::NestedTlbHit:
       return true;
     default:
-      return e >= Event::ExitPageFault && e <= Event::ExitPmlFull;
+      return e >= Event::ExitPageFault && e <= Event::ExitHypercall;
   }
 }
 

@@ -31,8 +31,9 @@ constexpr std::string_view kReasonNames[] = {"page fault",
                                              "EPT misconfiguration",
                                              "interrupt",
                                              "WRMSR",
-                                             "full page-modification log"};
-static_assert(std::size(kReasonNames) == static_cast<unsigned>(ExitReason::PmlFull) + 1);
+                                             "full page-modification log",
+                                             "hypercall"};
+static_assert(std::size(kReasonNames) == static_cast<unsigned>(ExitReason::Hypercall) + 1);
 
 std::string_view name_of(TableKind t) { return kTableNames[static_cast<unsigned>(t)]; }
 bool is_second(TableKind t) { return t == TableKind::Ept || t == TableKind::Npt; }
@@ -65,6 +66,9 @@ constexpr Phrase kPhrases[] = {
     {Event::IpiReceived, "interrupts taken: {}"},
     {Event::DirtyHarvest, "dirty log harvested"},
     {Event::DirtyPage, "dirty pages found: {}"},
+    {Event::UnbackedPage, "pages taken back by the host: {}"},
+    {Event::MergedPage, "equal pages merged by the host: {}"},
+    {Event::UnmergedPage, "merged pages copied: {}"},
 };
 
 std::string hypervisor_words(const Told& t) {

@@ -46,6 +46,8 @@ Resume ShadowMmu::page_fault(Vcpu& v, const VmExit& exit) {
   if (!exit.access.is_write()) {
     f.rights = rights_while_clean(f.rights, guest.path.entry[guest.path.level]);
   }
+  // What the host has merged is written by one who gets a copy first.
+  if (exit.access.is_write() && machine_.map().is_merged(f.gfn)) machine_.unmerge(f.gfn, &v);
   const bool trapped = exit.access.is_write() && (exit.error_code & pf::kPresent);
   if (trapped && tables_.write_tracked(f.gfn)) {
     clear_flood_counts(v, exit.gva);
@@ -211,7 +213,7 @@ u64 ShadowMmu::make_leaf(Vcpu& v, const ShadowPage& page, u64 old, const LeafWis
   if (wish.rights & rights::kUser) e |= x86::kUser;
   if (page.role.level > 1) e |= x86::kLarge;
   write_protected = false;
-  if (wish.rights & rights::kWrite) {
+  if ((wish.rights & rights::kWrite) && !machine_.map().is_merged(wish.gfn)) {
     // Where the frame is writable already, its tables are out of sync already.
     if ((old & x86::kWrite) || may_write(v, wish.gfn, wish)) {
       e |= x86::kWrite | spte::kMayWrite | x86::kDirty;

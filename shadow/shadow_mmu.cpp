@@ -106,6 +106,7 @@ bool ShadowMmu::intercepts(ExitReason reason) const {
     case ExitReason::Cr4:
     case ExitReason::Interrupt:
     case ExitReason::MsrWrite:
+    case ExitReason::Hypercall:
       return true;
     case ExitReason::EptViolation:
     case ExitReason::EptMisconfig:
@@ -187,6 +188,11 @@ Gauges ShadowMmu::gauges() const {
   g.table_bytes_peak = pages_peak_ * kPageBytes;
   g.pager_bytes_peak = bytes_peak_;
   return g;
+}
+
+void ShadowMmu::forget(Gfn first, u64 frames, Shootdown& owed) {
+  lock(nullptr);
+  tables_.drop_range(first, frames, owed);
 }
 
 void ShadowMmu::limit_shadow_pages(u64 pages) {

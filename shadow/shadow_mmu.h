@@ -39,6 +39,7 @@ class ShadowMmu final : public Pager {
   void log_dirty(bool on) override;
   u64 harvest_dirty() override;
   void limit_shadow_pages(u64 pages) override;
+  void forget(Gfn first, u64 frames, Shootdown& owed) override;
 
   const ShadowTables& tables() const { return tables_; }  // for the audit
 

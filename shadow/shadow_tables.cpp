@@ -177,6 +177,15 @@ void ShadowTables::drop_mappings(Gfn gfn, PageSize size, Shootdown& owed) {
   while (!mappings.empty()) drop(mappings.front().page(), mappings.front().index(), owed);
 }
 
+void ShadowTables::drop_range(Gfn first, u64 frames, Shootdown& owed) {
+  for (const PageSize size : kSizes) {
+    const u64 step = page_bytes(size) / kPageBytes;
+    for (u64 g = first.raw() / step * step; g < first.raw() + frames; g += step) {
+      if (mapping_count(Gfn(g), size) != 0) drop_mappings(Gfn(g), size, owed);
+    }
+  }
+}
+
 std::size_t ShadowTables::mapping_count(Gfn gfn, PageSize size) const {
   const FrameUse* use = reverse_map_.find(gfn, size);
   return use == nullptr ? 0 : use->mappings.size();

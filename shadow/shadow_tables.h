@@ -57,6 +57,8 @@ class ShadowTables {
   void drop(ShadowPage& page, unsigned i, Shootdown& owed);
   /// Drops every leaf that maps the frame as a page of that size.
   void drop_mappings(Gfn gfn, PageSize size, Shootdown& owed);
+  /// Drops every leaf that maps one of the frames, as a page of whatever size.
+  void drop_range(Gfn first, u64 frames, Shootdown& owed);
   std::size_t mapping_count(Gfn gfn, PageSize size) const;
 
   /// Takes a page down: its entries, the entries that point to it, its claims on the guest frame.

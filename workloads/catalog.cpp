@@ -7,7 +7,7 @@
 namespace mmuscope {
 
 std::span<const WorkloadInfo> workload_catalog() {
-  static const std::array<WorkloadInfo, 13> kWorkloads = {{
+  static const std::array<WorkloadInfo, 16> kWorkloads = {{
       {"touch", "reads and writes one block of memory, in order or at random", touch_params(),
        make_touch},
       {"churn", "allocates a block, touches it page by page, releases it, again and again",
@@ -28,6 +28,12 @@ std::span<const WorkloadInfo> workload_catalog() {
       {"java", "a heap that fills, is collected and given back", java_params(), make_java},
       {"redis-snapshot", "a server that writes while a forked child saves its data",
        redis_snapshot_params(), make_redis_snapshot},
+      {"container-start", "containers started by their runtime, of images that share files",
+       container_start_params(), make_container_start},
+      {"balloon", "memory that is freed and given back to the host, and wanted again",
+       balloon_params(), make_balloon},
+      {"ksm", "processes with equal pages, which the host merges until they are written",
+       ksm_params(), make_ksm},
       {"trace", "replays a recorded program", trace_params(), make_trace_workload},
   }};
   return kWorkloads;

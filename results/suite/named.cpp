@@ -18,6 +18,9 @@ constexpr std::array<std::string_view, 2> kDefault = {
     "workload = web:requests=200\n"
     "workload = java\n"
     "workload = redis-snapshot\n"
+    "workload = container-start\n"
+    "workload = balloon\n"
+    "workload = ksm\n"
     "workload = trace:file=workloads/trace/recorded/shell-pipeline.mmt\n"
     "pager = native\n"
     "pager = shadow\n"
@@ -56,6 +59,9 @@ constexpr std::array<std::string_view, 1> kQuick = {
     "workload = web:requests=20\n"
     "workload = java:heap=4m,reads=10000\n"
     "workload = redis-snapshot:bytes=4m,requests=5000\n"
+    "workload = container-start:containers=1,layer-files=4,heap=256k\n"
+    "workload = balloon:bytes=4m,rounds=2\n"
+    "workload = ksm:bytes=1m,rounds=6,scan=2000\n"
     "pager = native\n"
     "pager = shadow\n"
     "pager = shadow-unsync\n"
@@ -291,6 +297,9 @@ constexpr std::array<std::string_view, 1> kMacro = {
     "workload = database\n"
     "workload = java\n"
     "workload = redis-snapshot\n"
+    "workload = container-start\n"
+    "workload = balloon\n"
+    "workload = ksm\n"
     "pager = native\n"
     "pager = shadow\n"
     "pager = shadow-unsync\n"
@@ -388,7 +397,7 @@ constexpr std::array kNamed = {
     NamedSuite{"micro-processes", "fork and churn by 1 to 32 processes at once on 32 vCPUs",
                kMicroProcesses},
     NamedSuite{"macro",
-               "kernel-build, web, database, java and redis-snapshot, with and without KPTI",
+               "the programs whole, from kernel-build to ksm, with and without KPTI",
                kMacro},
     NamedSuite{"options",
                "the shadow pager that works as KVM's does, with one of its optimisations off at a "

@@ -54,17 +54,17 @@ void check_workloads(unsigned begin, unsigned end, unsigned ways_tried = 4) {
 }
 
 /// A guest kernel that does more of what Linux does, as `config` says.
-void check_kernel(std::span<const SmallWorkload> workloads, const MachineConfig& config) {
-  for (const SmallWorkload& small : workloads) {
-    CAPTURE(small.spec);
-    const Agreement all = check_workload(pager_catalog(), small.spec, small.vcpus, config);
+void check_kernel(std::span<const GuestSpec> workloads, const MachineConfig& config) {
+  for (const GuestSpec& small : workloads) {
+    CAPTURE(small.workload);
+    const Agreement all = check_workload(pager_catalog(), small.workload, small.vcpus, config);
     CHECK(all.disagreement == "");
     CHECK(all.checked > 1000 * all.runs);
   }
 }
 
 TEST_CASE("workloads agree with the reference translator and across pagers: huge pages") {
-  constexpr SmallWorkload kHuge[] = {
+  constexpr GuestSpec kHuge[] = {
       {"touch:bytes=4m,accesses=1000,slice=100", 1},
       {"fork:operations=2,resident=4m,writes=3", 1},
       {"redis-snapshot:bytes=4m,requests=300,snapshots=1", 2},
@@ -73,6 +73,27 @@ TEST_CASE("workloads agree with the reference translator and across pagers: huge
   config.thp = HugePages::Always;
   config.khugepaged = 300;
   check_kernel(kHuge, config);
+}
+
+TEST_CASE("workloads agree with the reference translator and across pagers: the host") {
+  constexpr GuestSpec kHosted[] = {
+      {"balloon:bytes=1m,rounds=2", 1},
+      {"balloon:bytes=4m,rounds=2,method=report", 2},
+      {"ksm:bytes=64k,rounds=6,reads=50,writes=2,scan=200", 1},
+      {"ksm:bytes=64k,rounds=4,reads=50,writes=2,scan=200,processes=3", 2},
+      {"container-start:containers=1,layer-files=2,heap=64k,workers=1", 1},
+  };
+  check_kernel(kHosted, {});
+}
+
+TEST_CASE("workloads agree with the reference translator and across pagers: swap") {
+  constexpr GuestSpec kSwapping[] = {
+      {"touch:bytes=8m,accesses=1000,memory=12m,slice=100", 1},
+      {"redis-snapshot:bytes=6m,requests=300,snapshots=1,memory=12m", 2},
+  };
+  MachineConfig config;
+  config.swap_bytes = u64{16} << 20;
+  check_kernel(kSwapping, config);
 }
 
 TEST_CASE("workloads agree with the reference translator and across pagers: touch, churn") {

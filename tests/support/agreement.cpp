@@ -52,7 +52,7 @@ End run_workload(const Setup& setup, const std::string& text, unsigned vcpus,
   Params params("workload " + spec.name, info.params);
   params.set_list(spec.list);
   const std::unique_ptr<Workload> workload = info.make(params, 1);
-  config.memory_bytes = workload->memory_bytes();
+  config.memory_bytes = workload->memory_bytes() + config.swap_bytes;
   config.vcpus = vcpus;
   const auto machine = make_machine(setup, config);
   Oracle oracle(*machine);

@@ -421,6 +421,15 @@ void Oracle::on_access(Vcpu& vcpu, const Seen& seen) {
   if (seen.done && !seen.access.is_fetch()) check_data(seen, gpa);
 }
 
+/// What the host has taken reads as zeros.
+void Oracle::on_offer(Vcpu& vcpu, Gfn first, u64 frames, bool) {
+  (void)view(vcpu);
+  for (u64 i = 0; i < frames; ++i) {
+    store_bytes((first + i).base().raw(), reinterpret_cast<const std::byte*>(kZeroPage),
+                kPageBytes);
+  }
+}
+
 // --- flushes -------------------------------------------------------------------------------------
 // SDM vol. 3, *Operations that Invalidate TLBs and Paging-Structure Caches*.
 

@@ -57,6 +57,7 @@ class Oracle final : public AccessObserver {
   void on_controls(Vcpu& vcpu, const Controls& to) override;
   void on_invlpg(Vcpu& vcpu, Gva va) override;
   void on_invpcid(Vcpu& vcpu, InvpcidType type, u32 pcid, Gva va) override;
+  void on_offer(Vcpu& vcpu, Gfn first, u64 frames, bool same_call) override;
 
  private:
   /// A value that a table word had, and when it was replaced.

@@ -22,6 +22,7 @@ class Audit {
       if (p->memory && seen.insert(p->memory.get()).second) check_space(*p->memory);
     }
     for (const auto& [key, frame] : kernel_.memory().page_cache()) ++references_[frame];
+    for (const Gfn frame : kernel_.memory().balloon().pages()) ++references_[frame];
     if (const auto zeros = kernel_.memory().huge_zero()) ++references_[*zeros];
     u64 frames = tables_.size();
     for (const auto& [frame, count] : references_) {
@@ -30,6 +31,12 @@ class Audit {
     }
     CHECK(frames_.in_use() == frames);
     for (const Gfn frame : written_) CHECK(mappings_[frame] == 1);
+    const Reclaim& reclaim = kernel_.memory().reclaim();
+    CHECK(reclaim.slots_in_use() == swapped_.size());
+    for (const auto& [entry, count] : swapped_) CHECK(reclaim.users(entry) == count);
+    for (const auto& [frame, count] : private_) {
+      if (reclaim.on() && !frames_.is_large(frame)) CHECK(reclaim.mappings(frame) == count);
+    }
   }
 
  private:
@@ -107,6 +114,12 @@ class Audit {
     } else {
       CHECK(leaf_level(vma->page()) == level);
     }
+    if (pte::is_swapped(entry)) {
+      CHECK(level == 1);
+      CHECK_FALSE(vma->source.shared);
+      ++swapped_[entry];
+      return;
+    }
     const Gfn frame = pte::frame_of(entry);
     if (entry & pte::kSpecial) {
       CHECK(frame == (huge ? *kernel_.memory().huge_zero() : kernel_.memory().zero_page()));
@@ -114,6 +127,7 @@ class Audit {
     } else {
       ++references_[frames_.head(frame)];
       CHECK(tables_.count(frame) == 0);
+      if (vma->source.kind == Source::Kind::Anonymous) ++private_[frame];
       if (level == 2) CHECK(frames_.head(frame) == frame);
       for (u64 i = 0; i < (level == 2 ? kEntriesPerTable : 1); ++i) ++mappings_[frame + i];
     }
@@ -139,6 +153,8 @@ class Audit {
   std::set<std::pair<AddressSpace*, Gva>> huge_;  // transparent huge pages
   std::map<Gfn, u32> references_;                 // by the first frame of a large one
   std::map<Gfn, u32> mappings_;                   // by frame, of a large one each
+  std::map<Gfn, u32> private_;                    // anonymous ones: entries that map them
+  std::map<u64, u32> swapped_;                    // by swapped entry
   std::set<Gfn> written_;                         // private, and writable for someone
 };
 

@@ -29,6 +29,7 @@ struct Settings {
   bool audited = true;
   unsigned steps = 60;
   unsigned depth = 2;  ///< generations of children
+  bool swaps = false;  ///< memory is short now and then
 };
 
 /// Makes random system calls and accesses and compares what it loads with its model.
@@ -51,7 +52,7 @@ class RandomProgram final : public Program {
   u8 some_rights() { return static_cast<u8>(random_.below(8)); }
 
   void act(Kernel& k, Vcpu& v) {
-    switch (random_.below(16)) {
+    switch (random_.below(17)) {
       case 0:
         return map_small(k, v, random_.below(2) ? Source::anonymous() : some_file());
       case 1:
@@ -72,6 +73,8 @@ class RandomProgram final : public Program {
         return advise(k, v);
       case 15:
         return collapse(k, v);
+      case 16:
+        return balloon(k, v);
       case 6:
         if (random_.below(10) == 0) {
           k.execve(v, "again");
@@ -122,7 +125,20 @@ class RandomProgram final : public Program {
     const bool done = k.collapse(v, start, kLarge);
     if (!is_mapped(start, kLarge)) CHECK_FALSE(done);
   }
+  /// With swap it is the balloon that makes memory short; without, memory comes back as zeros.
+  void balloon(Kernel& k, Vcpu& v) {
+    const MemoryManager& memory = k.memory();
+    if (random_.below(3) == 0) {
+      k.deflate_balloon(v, random_.below(settings_.swaps ? 4000 : 40));
+    } else if (!settings_.swaps) {
+      k.inflate_balloon(v, random_.below(40));
+      k.report_free_pages(v);
+    } else if (memory.frames().free() > 300 && memory.balloon().pages().size() < 4000) {
+      k.inflate_balloon(v, memory.frames().free() - 200);
+    }
+  }
   void map_large(Kernel& k, Vcpu& v) {
+    if (settings_.swaps) return;
     const Gva start = kLargeWindow + random_.below(kLargePlaces) * kLarge;
     // Small pages where large ones were, and the other way round.
     const bool large = random_.below(2) == 0;
@@ -251,7 +267,12 @@ Ended run_random(u64 seed, unsigned vcpus, unsigned processes, u64 quantum, Sett
   MachineConfig config;
   config.thp = static_cast<HugePages>(seed % 3);
   config.khugepaged = seed % 4 == 0 ? 3000 : 0;
-  config.memory_bytes = u64{256} << 20;
+  settings.swaps = seed % 5 == 0;
+  if (settings.swaps) {
+    config.thp = HugePages::Never;
+    config.swap_bytes = u64{64} << 20;
+  }
+  config.memory_bytes = (seed % 5 == 0 ? u64{32 + 64} : u64{256}) << 20;
   config.vcpus = vcpus;
   config.quantum = quantum;
   config.kpti = seed % 2 == 0;
@@ -265,7 +286,11 @@ Ended run_random(u64 seed, unsigned vcpus, unsigned processes, u64 quantum, Sett
   CHECK(kernel.processes().empty());
   audit(kernel);
   const u64 kept = kernel.memory().huge_zero() ? kEntriesPerTable : 0;
-  CHECK(kernel.memory().frames().in_use() == kept + kernel.memory().page_cache().size());
+  const MemoryManager& memory = kernel.memory();
+  CHECK(kernel.memory().frames().in_use() ==
+        kept + memory.page_cache().size() + memory.balloon().pages().size());
+  CHECK(memory.reclaim().slots_in_use() == 0);
+  if (settings.swaps && settings.steps > 50) CHECK(kernel.statistics().swapped_in > 0);
   CHECK(kernel.statistics().segfaults == 0);
   return {machine->counters(), machine->accesses()};
 }

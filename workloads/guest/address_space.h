@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 
 #include "core/vcpu.h"
 #include "workloads/guest/vma.h"
@@ -8,7 +9,7 @@
 namespace mmuscope {
 
 /// The memory of one process and its threads: Linux's mm_struct. Plain data of the guest kernel.
-struct AddressSpace {
+struct AddressSpace : std::enable_shared_from_this<AddressSpace> {
   AddressSpace(u64 number, Gpa root_table, Gpa root_for_user)
       : id(number), root(root_table), user_root(root_for_user) {}
 

@@ -21,7 +21,10 @@ class BootTables {
       : machine_(machine),
         levels_(machine.config().guest_levels),
         memory_(machine.config().memory_bytes & ~(kPageBytes - 1)),
-        end_(Gpa(memory_).frame()) {}
+        end_(Gpa(memory_).frame()) {
+    require(machine.config().swap_bytes < memory_);
+    end_ = Gpa((memory_ - machine.config().swap_bytes) & ~(kPageBytes - 1)).frame();
+  }
 
   Gfn new_frame() {
     require(next_ + 1 <= end_);
@@ -128,6 +131,8 @@ BootImage write_boot_image(Machine& machine) {
                kData | x86::kGlobal);
   }
   if (kpti) tables.share_with_user(image.root, image.user_root, text + kLarge);
+  image.swap = Gpa((tables.memory() - machine.config().swap_bytes) & ~(kPageBytes - 1)).frame();
+  image.swap_pages = Gpa(tables.memory()).frame() - image.swap;
   image.table_pages = tables.tables();
   image.zero_page = tables.new_frame();
   image.first_free = tables.next();

@@ -12,6 +12,8 @@ struct BootImage {
   Gfn zero_page;        ///< never written
   Gfn first_free;       ///< all frames from here on
   Gfn end_free;         ///< up to here are unused
+  Gfn swap;             ///< the first of the frames that are a device to swap to
+  u64 swap_pages = 0;
 };
 
 /// Writes the kernel's tables, uncounted: the direct map of all guest memory in 1-GByte pages where

@@ -16,7 +16,8 @@ FrameAllocator::FrameAllocator(Gfn first, Gfn end)
       tail_(end - next_large_),
       counts_(end.raw() / kChunk + 1),
       large_(end.raw() / kFramesInLarge + 1),
-      free_in_block_(end.raw() / kFramesInLarge + 1) {}
+      free_in_block_(end.raw() / kFramesInLarge + 1),
+      reported_(end.raw() / kFramesInLarge + 1) {}
 
 Gfn FrameAllocator::allocate(PageSize size) {
   if (size == PageSize::k2M) {
@@ -79,8 +80,7 @@ Gfn FrameAllocator::take_small() {
       return first;
     }
     if (free_large_.empty()) out_of_memory();
-    const Gfn block = free_large_.back();
-    free_large_.pop_back();
+    const Gfn block = pop_large();
     for (u64 i = kFramesInLarge; i-- > 0;) push_small(block + i);
   }
   return pop_small();
@@ -88,14 +88,29 @@ Gfn FrameAllocator::take_small() {
 
 std::optional<Gfn> FrameAllocator::take_large() {
   if (free_large_.empty() && next_small_ + kFramesInLarge > next_large_) unite();
-  if (!free_large_.empty()) {
-    const Gfn frame = free_large_.back();
-    free_large_.pop_back();
-    return frame;
-  }
+  if (!free_large_.empty()) return pop_large();
   if (next_small_ + kFramesInLarge > next_large_) return std::nullopt;
   next_large_ = Gfn(next_large_.raw() - kFramesInLarge);
   return next_large_;
+}
+
+Gfn FrameAllocator::pop_large() {
+  const Gfn frame = free_large_.back();
+  free_large_.pop_back();
+  reported_[frame.raw() / kFramesInLarge] = false;
+  return frame;
+}
+
+std::vector<Gfn> FrameAllocator::take_unreported(std::size_t most) {
+  unite();
+  std::vector<Gfn> blocks;
+  for (const Gfn block : free_large_) {
+    if (blocks.size() == most) break;
+    if (reported_[block.raw() / kFramesInLarge]) continue;
+    reported_[block.raw() / kFramesInLarge] = true;
+    blocks.push_back(block);
+  }
+  return blocks;
 }
 
 void FrameAllocator::unite() {

@@ -44,6 +44,8 @@ class FrameAllocator {
   /// Of one of a large frame's frames, mapped by itself: nobody else has it (PageAnonExclusive).
   bool is_exclusive(Gfn frame) const { return (word(frame) & kExclusive) != 0; }
   void set_exclusive(Gfn frame, bool on);
+  /// At most so many free 2M blocks that have been in use since they were last named here.
+  std::vector<Gfn> take_unreported(std::size_t most);
   /// 4K frames allocated now, and free.
   u64 in_use() const { return in_use_; }
   u64 free() const { return frames_ - in_use_; }
@@ -65,6 +67,7 @@ class FrameAllocator {
   void unite();
   Gfn take_small();
   std::optional<Gfn> take_large();
+  Gfn pop_large();
   Gfn take_pair();
   [[noreturn]] void out_of_memory() const;
 
@@ -77,6 +80,7 @@ class FrameAllocator {
   std::vector<std::unique_ptr<Chunk>> counts_;
   std::vector<bool> large_;         // by 2M block: it is allocated as one
   std::vector<u16> free_in_block_;  // by 2M block: its frames in free_small_ and free_pairs_
+  std::vector<bool> reported_;      // by 2M block: it is free, and the host knows
   u64 whole_blocks_ = 0;            // those of which all frames are
   u64 in_use_ = 0;
 };

@@ -258,7 +258,9 @@ bool MemoryManager::collapse_one(Vcpu& vcpu, AddressSpace& space, const Vma& vma
     const u64 entry = PageTables::read(vcpu, table + 8 * i);
     if (entry == 0) continue;
     PageTables::write(vcpu, table + 8 * i, 0);
-    if (!(entry & pte::kSpecial)) drop(vcpu, pte::frame_of(entry));
+    if (entry & pte::kSpecial) continue;
+    reclaim_.forget(pte::frame_of(entry), table + 8 * i);
+    drop(vcpu, pte::frame_of(entry));
   }
   space.spare_tables.emplace(first, table);
   u64 entry = make_entry(*fresh, vma, x86::kLarge | x86::kDirty);

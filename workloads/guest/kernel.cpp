@@ -450,6 +450,21 @@ bool Kernel::toggle_software_bit(Vcpu& vcpu, Gva va) {
   return memory_->toggle_software_bit(vcpu, *current(vcpu).memory, va);
 }
 
+u64 Kernel::inflate_balloon(Vcpu& vcpu, u64 pages) {
+  const Mode mode(*this, vcpu);
+  return memory_->balloon().inflate(vcpu, pages, memory_->reclaim().watermark());
+}
+
+u64 Kernel::deflate_balloon(Vcpu& vcpu, u64 pages) {
+  const Mode mode(*this, vcpu);
+  return memory_->balloon().deflate(vcpu, pages);
+}
+
+u64 Kernel::report_free_pages(Vcpu& vcpu) {
+  const Mode mode(*this, vcpu);
+  return memory_->balloon().report_free(vcpu);
+}
+
 void Kernel::getpid(Vcpu& vcpu) { const Mode mode(*this, vcpu); }
 
 void Kernel::read_zeros(Vcpu& vcpu, Gva to, u64 bytes) {

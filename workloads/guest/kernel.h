@@ -128,6 +128,13 @@ class Kernel final : public GuestHandler {
   /// address. One store to a table, no flush. False if nothing is mapped there.
   bool toggle_software_bit(Vcpu& vcpu, Gva va);
 
+  // --- what the kernel does for its host
+  // ----------------------------------------------------------
+  /// See Balloon. `pages` of 4 KBytes; how many there were.
+  u64 inflate_balloon(Vcpu& vcpu, u64 pages);
+  u64 deflate_balloon(Vcpu& vcpu, u64 pages);
+  u64 report_free_pages(Vcpu& vcpu);
+
   // --- what tests and drivers look at ----------------------------------------------------------
   const std::vector<std::unique_ptr<Process>>& processes() const { return processes_; }
   MemoryManager& memory() { return *memory_; }

@@ -42,7 +42,15 @@ MemoryManager::MemoryManager(Machine& machine, const BootImage& image, KernelSta
       statistics_(statistics),
       frames_(image.first_free, image.end_free),
       tables_(frames_, machine.config().guest_levels),
-      tlb_(machine, image, statistics) {}
+      tlb_(machine, image, statistics),
+      balloon_(frames_),
+      reclaim_(frames_, tlb_, statistics, image.swap, image.swap_pages) {}
+
+void MemoryManager::make_room(Vcpu& vcpu, u64 more) {
+  reclaim_.make_room(vcpu, more, [this](Vcpu& v, const std::shared_ptr<AddressSpace>& space) {
+    if (--space->users == 0) destroy(v, *space);
+  });
+}
 
 // --- address spaces ------------------------------------------------------------------------------
 
@@ -79,6 +87,7 @@ void MemoryManager::destroy(Vcpu& vcpu, AddressSpace& space) {
 }
 
 void MemoryManager::copy(Vcpu& vcpu, AddressSpace& from, AddressSpace& to) {
+  make_room(vcpu, from.table_pages);
   const SpaceLock lock(vcpu, from);
   to.heap_start = from.heap_start;
   to.heap_end = from.heap_end;
@@ -101,17 +110,23 @@ void MemoryManager::copy_entries(Vcpu& vcpu, AddressSpace& from, AddressSpace& t
     return false;
   };
   const auto copy_entry = [&](Gpa where, Gva va, u64 entry) {
-    if (!pte::is_mapped(entry)) return;
+    if (!pte::is_mapped(entry) && !pte::is_swapped(entry)) return;
     if (va.raw() / table_reach != table_for) {
       table_for = va.raw() / table_reach;
       const Gpa first = tables_.make(vcpu, to, va, level);
       table = first - first.page_offset();
     }
+    const Gpa copy = table + 8 * table_index(va, level);
+    if (pte::is_swapped(entry)) {
+      reclaim_.share(entry);
+      PageTables::write(vcpu, copy, entry);
+      return;
+    }
+    if (reclaim_.knows(pte::frame_of(entry))) reclaim_.note(pte::frame_of(entry), to, copy);
     // Linux, copy_present_pte: both lose W, and the child's page is not young.
     if (entry & x86::kWrite) PageTables::clear_bits(vcpu, where, entry, x86::kWrite);
     if (!(entry & pte::kSpecial)) share(vcpu, pte::frame_of(entry));
-    PageTables::write(vcpu, table + 8 * table_index(va, level),
-                      entry & ~(x86::kWrite | x86::kAccessed));
+    PageTables::write(vcpu, copy, entry & ~(x86::kWrite | x86::kAccessed));
   };
   tables_.for_each(vcpu, from, vma.start, vma.end, level, copy_entry, copy_large);
 }
@@ -193,7 +208,12 @@ void MemoryManager::clear(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, co
       entry = PageTables::take(vcpu, where);
     }
     if (entry & x86::kPresent) gather.changed(va, size);
-    if (!(entry & pte::kSpecial)) gather.release(pte::frame_of(entry));
+    if (pte::is_swapped(entry)) {
+      reclaim_.put(entry);
+    } else if (!(entry & pte::kSpecial)) {
+      reclaim_.forget(pte::frame_of(entry), where);
+      gather.release(pte::frame_of(entry));
+    }
   };
   tables_.for_each(vcpu, space, vma.start, vma.end, leaf_level(size), clear_entry, clear_large);
 }
@@ -254,7 +274,10 @@ void MemoryManager::protect_entries(Vcpu& vcpu, AddressSpace& space, TlbGather& 
   };
   tables_.for_each(
       vcpu, space, vma.start, vma.end, leaf_level(vma.page()),
-      [&](Gpa where, Gva va, u64) { change(where, va, vma.page()); }, change_large);
+      [&](Gpa where, Gva va, u64 entry) {
+        if (!pte::is_swapped(entry)) change(where, va, vma.page());
+      },
+      change_large);
 }
 
 bool MemoryManager::advise_huge(Vcpu& vcpu, AddressSpace& space, Gva start, u64 bytes,
@@ -302,6 +325,7 @@ bool MemoryManager::set_heap_end(Vcpu& vcpu, AddressSpace& space, Gva end) {
 
 std::optional<Gva> MemoryManager::remap(Vcpu& vcpu, AddressSpace& space, Gva start, u64 old_bytes,
                                         u64 new_bytes, std::optional<Gva> to) {
+  make_room(vcpu, space.table_pages);
   const SpaceLock lock(vcpu, space);
   const Vma* vma = space.vmas.find(start);
   if (vma == nullptr) return std::nullopt;
@@ -359,6 +383,10 @@ void MemoryManager::move_entries(Vcpu& vcpu, AddressSpace& space, TlbGather& gat
     const u64 entry = PageTables::take(vcpu, where);
     PageTables::write(vcpu, target, entry);
     if (entry & x86::kPresent) gather.changed(va, from.page());
+    if (pte::is_mapped(entry) && reclaim_.knows(pte::frame_of(entry))) {
+      reclaim_.forget(pte::frame_of(entry), where);
+      reclaim_.note(pte::frame_of(entry), space, target);
+    }
   };
   const auto split = [&](Gpa where, Gva va, u64 entry, bool) {
     split_huge(vcpu, space, from, va, where, entry);
@@ -423,6 +451,7 @@ bool MemoryManager::toggle_software_bit(Vcpu& vcpu, AddressSpace& space, Gva va)
 bool MemoryManager::fault(Vcpu& vcpu, AddressSpace& space, const GuestFault& fault) {
   const bool write = (fault.error_code & pf::kWrite) != 0;
   const bool fetch = (fault.error_code & pf::kFetch) != 0;
+  make_room(vcpu, thp_ == HugePages::Never ? 0 : kEntriesPerTable);
   const SpaceLock lock(vcpu, space);
   Vma* vma = space.vmas.find(fault.address);
   if (vma == nullptr) return false;
@@ -437,8 +466,10 @@ bool MemoryManager::fault(Vcpu& vcpu, AddressSpace& space, const GuestFault& fau
     where = tables_.table_below(vcpu, space, where) + 8 * table_index(va, 1);
   }
   const u64 entry = PageTables::read(vcpu, where);
-  if (!pte::is_mapped(entry)) {
-    first_touch(vcpu, *vma, va, where, write);
+  if (pte::is_swapped(entry)) {
+    swap_in(vcpu, space, *vma, where, entry, write);
+  } else if (!pte::is_mapped(entry)) {
+    first_touch(vcpu, space, *vma, va, where, write);
   } else if (write && !(entry & x86::kWrite)) {
     write_to_shared(vcpu, space, *vma, va, where, entry);
   } else {
@@ -447,7 +478,21 @@ bool MemoryManager::fault(Vcpu& vcpu, AddressSpace& space, const GuestFault& fau
   return true;
 }
 
-void MemoryManager::first_touch(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, bool write) {
+void MemoryManager::swap_in(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gpa where, u64 entry,
+                            bool write) {
+  // Linux, do_swap_page. There is no swap cache: of a page that several had each gets a copy.
+  ++statistics_.swapped_in;
+  const Gfn frame = frames_.allocate();
+  write_page_struct(vcpu, frames_, frame);
+  reclaim_.read(vcpu, entry, frame);
+  reclaim_.put(entry);
+  const u64 own = (vma.rights & prot::kWrite) ? x86::kWrite : 0;
+  PageTables::write(vcpu, where, make_entry(frame, vma, own | (write ? x86::kDirty : 0)));
+  reclaim_.note(frame, space, where);
+}
+
+void MemoryManager::first_touch(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where,
+                                bool write) {
   ++statistics_.first_touches;
   const u64 more = write ? kWritten : 0;
   switch (vma.source.kind) {
@@ -455,7 +500,9 @@ void MemoryManager::first_touch(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, bool wr
       // Linux, do_anonymous_page: a read maps the zero page, which is not counted; a write gets a
       // page of its own, its entry dirty from the start.
       if (write) {
-        PageTables::write(vcpu, where, make_entry(zeroed(vcpu, PageSize::k4K), vma, more));
+        const Gfn page = zeroed(vcpu, PageSize::k4K);
+        PageTables::write(vcpu, where, make_entry(page, vma, more));
+        reclaim_.note(page, space, where);
       } else {
         PageTables::write(vcpu, where, make_entry(zero_page_, vma, pte::kSpecial));
       }
@@ -466,9 +513,10 @@ void MemoryManager::first_touch(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, bool wr
       break;
     case Source::Kind::File:
       if (write && !vma.source.shared) {
-        const Gfn page = file_page(vcpu, vma, va);
+        const Gfn copy = copied(vcpu, file_page(vcpu, vma, va), PageSize::k4K);
         vma.has_copies = true;
-        PageTables::write(vcpu, where, make_entry(copied(vcpu, page, PageSize::k4K), vma, more));
+        PageTables::write(vcpu, where, make_entry(copy, vma, more));
+        reclaim_.note(copy, space, where);
       } else {
         map_file_page(vcpu, vma, va, where, more & x86::kDirty);
       }
@@ -516,9 +564,13 @@ void MemoryManager::write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, G
   TlbGather gather(tlb_, space);
   PageTables::take(vcpu, where);
   gather.changed(va, size);
-  if (!special) gather.release(pte::frame_of(entry));
+  if (!special) {
+    reclaim_.forget(pte::frame_of(entry), where);
+    gather.release(pte::frame_of(entry));
+  }
   gather.finish(vcpu, frames_);
   PageTables::write(vcpu, where, make_entry(page, vma, kWritten));
+  reclaim_.note(page, space, where);
 }
 
 bool MemoryManager::is_exclusive(u64 entry) const {

@@ -5,9 +5,11 @@
 #include <optional>
 #include <utility>
 
+#include "workloads/guest/balloon.h"
 #include "workloads/guest/boot.h"
 #include "workloads/guest/guest_tlb.h"
 #include "workloads/guest/page_tables.h"
+#include "workloads/guest/reclaim.h"
 
 namespace mmuscope {
 
@@ -53,7 +55,11 @@ class MemoryManager {
   bool fault(Vcpu& vcpu, AddressSpace& space, const GuestFault& fault);
 
   GuestTlb& tlb() { return tlb_; }
+  Balloon& balloon() { return balloon_; }
+  const Balloon& balloon() const { return balloon_; }
+  const Reclaim& reclaim() const { return reclaim_; }
   FrameAllocator& frames() { return frames_; }
+  const FrameAllocator& frames() const { return frames_; }
   Gfn zero_page() const { return zero_page_; }
   /// 2 MBytes of zeros, if they were ever wanted.
   std::optional<Gfn> huge_zero() const { return huge_zero_; }
@@ -61,6 +67,9 @@ class MemoryManager {
   const std::map<std::pair<u32, u64>, Gfn>& page_cache() const { return page_cache_; }
 
  private:
+  /// Swaps out if memory is short, for what needs so many frames more than usual; without any lock.
+  void make_room(Vcpu& vcpu, u64 more);
+
   // Ranges, with the lock held.
   void unmap_locked(Vcpu& vcpu, AddressSpace& space, Gva start, Gva end);
   void clear(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, const Vma& vma, bool teardown);
@@ -73,7 +82,8 @@ class MemoryManager {
   std::optional<Gva> remap_locked(Vcpu& vcpu, AddressSpace& space, Vma old, u64 new_bytes,
                                   std::optional<Gva> to);
   // Faults, with the lock held.
-  void first_touch(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, bool write);
+  void first_touch(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where, bool write);
+  void swap_in(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gpa where, u64 entry, bool write);
   void map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, u64 more);
   void write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where, u64 entry);
   void share(Vcpu& vcpu, Gfn frame);
@@ -115,6 +125,8 @@ class MemoryManager {
   FrameAllocator frames_;
   PageTables tables_;
   GuestTlb tlb_;
+  Balloon balloon_;
+  Reclaim reclaim_;
   std::map<std::pair<u32, u64>, Gfn> page_cache_;
 };
 

@@ -19,6 +19,10 @@ inline constexpr u64 kSpecial = 1 << 9;
 /// Means nothing; see Kernel::toggle_software_bit.
 inline constexpr u64 kSoftware = 1 << 10;
 
+/// Not present, nor is the page: the rest of the entry says where it was swapped to.
+inline constexpr u64 kSwapped = 1 << 11;
+
+constexpr bool is_swapped(u64 entry) { return (entry & (x86::kPresent | kSwapped)) == kSwapped; }
 constexpr bool is_mapped(u64 entry) { return (entry & (x86::kPresent | kNoRights)) != 0; }
 constexpr Gfn frame_of(u64 entry) { return Gpa(entry & x86::kAddressMask).frame(); }
 }  // namespace pte

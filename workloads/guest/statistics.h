@@ -17,6 +17,8 @@ struct KernelStatistics {
   u64 huge_splits = 0;       ///< huge pages that were mapped by small ones instead
   u64 collapses = 0;         ///< small pages made one by khugepaged or MADV_COLLAPSE
   u64 tables_moved = 0;      ///< tables or huge pages that mremap moved as they were
+  u64 swapped_out = 0;       ///< pages written to swap, whoever had them
+  u64 swapped_in = 0;        ///< pages read back, by a fault each
   u64 page_flushes = 0;      ///< INVLPG, on any vCPU
   u64 full_flushes = 0;      ///< CR3 written in order to flush
   u64 shootdowns = 0;        ///< flushes for which other vCPUs were interrupted

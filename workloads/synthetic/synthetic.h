@@ -42,4 +42,13 @@ std::unique_ptr<Workload> make_java(const Params& params, u64 seed);
 std::span<const ParamInfo> redis_snapshot_params();
 std::unique_ptr<Workload> make_redis_snapshot(const Params& params, u64 seed);
 
+std::span<const ParamInfo> container_start_params();
+std::unique_ptr<Workload> make_container_start(const Params& params, u64 seed);
+
+std::span<const ParamInfo> balloon_params();
+std::unique_ptr<Workload> make_balloon(const Params& params, u64 seed);
+
+std::span<const ParamInfo> ksm_params();
+std::unique_ptr<Workload> make_ksm(const Params& params, u64 seed);
+
 }  // namespace mmuscope

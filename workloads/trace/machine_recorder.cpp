@@ -120,6 +120,11 @@ void MachineRecorder::on_compute(Vcpu& vcpu, u64 cycles) {
   writer_.put({Kind::Compute, false, 0, 0, cycles, 0});
 }
 
+void MachineRecorder::on_offer(Vcpu& vcpu, Gfn first, u64 frames, bool same_call) {
+  select(vcpu);
+  writer_.put({Kind::Offer, false, 0, first.base().raw(), frames, u64{same_call}});
+}
+
 void MachineRecorder::on_host_write(Gpa where, u64 value) {
   writer_.put({Kind::HostWrite, false, 0, where.raw(), value, 0});
 }

@@ -140,6 +140,8 @@ void Performer::perform(const MachineOp& op) {
       return vcpu_->give_way();
     case Kind::Compute:
       return vcpu_->compute(op.value);
+    case Kind::Offer:
+      return vcpu_->offer_frames(Gpa(op.address).frame(), op.value, op.other != 0);
     case Kind::Halt:
       return vcpu_->set_halted(op.value != 0);
     default:

@@ -33,6 +33,7 @@ constexpr std::array<MachineOperands, kMachineOps> kOperands = {{
     {false, false, false, true, false},   // halt
     {false, true, false, true, false},    // host-write
     {false, false, false, true, false},   // compute
+    {false, true, false, true, true},     // offer
 }};
 
 unsigned index_of(MachineOp::Kind kind) { return static_cast<unsigned>(kind); }
@@ -193,6 +194,11 @@ std::string MachineOpRules::check(const MachineOp& op) {
   if (!started_[vcpu_]) return "an operation of a vCPU that was not started";
   if (operands_of(op.kind).access) {
     if (std::string wrong = check_access(op); !wrong.empty()) return wrong;
+  }
+  if (op.kind == Kind::Offer &&
+      (op.address % kPageBytes != 0 || op.other > 1 || op.value > memory_bytes_ / kPageBytes ||
+       !in_memory(op.address, op.value * kPageBytes))) {
+    return "an offer of frames that are not there";
   }
   if (op.kind == Kind::Controls && op.value > 0xff) return "controls that no CPU has";
   if (op.kind == Kind::SendIpi && op.value >= vcpus_) return "an interrupt for no vCPU";

@@ -28,6 +28,7 @@ struct MachineOp {
     Halt,       ///< value: 1 halts, 0 goes on
     HostWrite,  ///< address (guest-physical) = value
     Compute,    ///< value: cycles that a program computes
+    Offer,      ///< frames from `address` on, value of them, to the host; other = 1: same hypercall
   };
   Kind kind = Kind::Start;
   bool user = false;  ///< an access: in user mode
@@ -38,11 +39,11 @@ struct MachineOp {
 
   friend bool operator==(const MachineOp&, const MachineOp&) = default;
 };
-inline constexpr unsigned kMachineOps = 19;
+inline constexpr unsigned kMachineOps = 20;
 inline constexpr std::array<std::string_view, kMachineOps> kMachineOpNames = {
-    "start",    "vcpu",      "fetch", "load",       "store",  "exchange", "zero",
-    "copy",     "fault",     "cr3",   "controls",   "invlpg", "invpcid",  "ac",
-    "send-ipi", "interrupt", "halt",  "host-write", "compute"};
+    "start",    "vcpu",      "fetch", "load",       "store",   "exchange", "zero",
+    "copy",     "fault",     "cr3",   "controls",   "invlpg",  "invpcid",  "ac",
+    "send-ipi", "interrupt", "halt",  "host-write", "compute", "offer"};
 
 /// Which operands a kind has.
 struct MachineOperands {

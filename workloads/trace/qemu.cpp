@@ -91,7 +91,6 @@ class Thread {
   QemuWords words_;
   std::shared_ptr<const QemuCode> code_;
   std::optional<QemuMark> mark_;
-  u64 next_word_ = 0;  ///< that is no mark; 0: none was read
   // The block that is being executed.
   u64 address_ = 0;  ///< of the next instruction
   const u8* lengths_ = nullptr;
