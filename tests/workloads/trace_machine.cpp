@@ -46,9 +46,9 @@ TEST_CASE(
     "machine trace: a replay counts what the run counted, under each pager, from any recording") {
   const TestFolder folder("machine");
   const std::string file = (folder / "t").string();
-  for (const char* workload :
-       {"fork:operations=3,resident=256k", "switch:processes=3", "ptemod:operations=200",
-        "database:bytes=1m,accesses=5000,threads=3", "churn:bytes=1m"}) {
+  for (const char* workload : {"fork:operations=3,resident=256k", "switch:processes=3",
+                               "ptemod:operations=200", "database:bytes=1m,accesses=5000,threads=3",
+                               "churn:bytes=1m", "balloon:bytes=1m,rounds=2"}) {
     for (const unsigned vcpus : {1u, 3u}) {
       for (const char* recorded : {"native", "shadow-unsync"}) {
         (void)run(workload, recorded, vcpus, file);
