@@ -44,8 +44,10 @@ struct Run {
   std::string error;
 };
 
-void replay(const std::filesystem::path& path, Run& run, unsigned vcpus = 1) {
+void replay(const std::filesystem::path& path, Run& run, unsigned vcpus = 1,
+            HugePages thp = HugePages::Never) {
   MachineConfig config;
+  config.thp = thp;
   config.memory_bytes = kMemory;
   config.virtualized = false;
   config.vcpus = vcpus;
@@ -136,6 +138,29 @@ TEST_CASE("replay: calls act on memory as they did") {
   CHECK(run.error.empty());
   CHECK(run.user.text[0] ==
         " S10000=3 S12000=4 L40000=4 L41000=0 L42000=0 S80008=c L10000=3 L10000=0 L10000=0");
+}
+
+TEST_CASE("replay: huge pages come where the program asked for them") {
+  const TestFolder folder("huge");
+  constexpr u64 kAt = u64{1} << 30, kHuge = page_bytes(PageSize::k2M);
+  {
+    Trace t(folder / "t");
+    t.writer.call(map(kAt, 3 * kHuge, kReadWrite));
+    t.writer.call(simple(CallKind::Advise, {kAt, kHuge, 14}));
+    t.writer.call(simple(CallKind::Advise, {kAt + kHuge, kHuge, 15}));
+    for (u64 i = 0; i < 3 * 8; ++i) t.store(kAt + i / 8 * kHuge + i % 8 * kPageBytes);
+    t.writer.call(simple(CallKind::Exit));
+    t.writer.finish();
+  }
+  // A fault a huge page, else one a page.
+  const std::pair<HugePages, u64> faults[] = {
+      {HugePages::Never, 24}, {HugePages::Madvise, 1 + 16}, {HugePages::Always, 2 + 8}};
+  for (const auto& [policy, due] : faults) {
+    Run run;
+    replay(folder / "t", run, 1, policy);
+    CHECK(run.error.empty());
+    CHECK(run.counters[Event::GuestPageFault] == due);
+  }
 }
 
 TEST_CASE("replay: a fork copies, files are shared, a spawned process has nothing") {

@@ -9,10 +9,11 @@ namespace mmuscope {
 
 namespace {
 
-// Linux: MAP_PRIVATE, MAP_ANONYMOUS, MADV_DONTNEED.
+// Linux: MAP_PRIVATE, MAP_ANONYMOUS, MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE.
 constexpr u64 kMapPrivate = 0x02;
 constexpr u64 kMapAnonymous = 0x20;
 constexpr u64 kDontNeed = 4;
+constexpr u64 kHugePage = 14, kNoHugePage = 15;
 constexpr u8 kAllRights = prot::kRead | prot::kWrite | prot::kExec;
 
 /// A number for a file, from its name: FNV-1a.
@@ -207,7 +208,13 @@ void Player::memory_call(const Call& call) {
       done = kernel_.mprotect(vcpu_, start, bytes, static_cast<u8>(call.args[2]) & kAllRights);
       break;
     case CallKind::Advise:
-      done = call.args[2] != kDontNeed || kernel_.discard(vcpu_, start, bytes);
+      if (call.args[2] == kHugePage || call.args[2] == kNoHugePage) {
+        const bool wanted = call.args[2] == kHugePage;
+        done = kernel_.advise_huge(vcpu_, start, bytes,
+                                   wanted ? HugeAdvice::Wanted : HugeAdvice::Refused);
+      } else {
+        done = call.args[2] != kDontNeed || kernel_.discard(vcpu_, start, bytes);
+      }
       break;
     case CallKind::Break:
       done = kernel_.brk(vcpu_, Gva(call.result));
