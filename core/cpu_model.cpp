@@ -48,6 +48,7 @@ CpuModel haswell() {
   CpuModel c = nehalem();
   c.name = "haswell";
   c.description = "Intel Haswell-EP (2014)";
+  c.apicv = true;  // since Ivy Bridge-EP
   c.max_phys_bits = 46;
   c.pages_1g = c.pcid = c.ept_ad = true;
   c.l1_load = {{64, 4, k4, kCpuid}, {32, 4, k2, kCpuid}, {4, 4, k1, kCpuid}};
@@ -110,6 +111,8 @@ CpuModel barcelona() {
   c.name = "barcelona";
   c.description = "AMD Barcelona (K10, 2007), first with nested paging";
   c.vendor = Vendor::Amd;
+  c.tags = 64;
+  c.flush_by_asid = false;
   c.max_phys_bits = 48;
   c.pcid = false;
   c.l1_load = {{48, 48, k4 | k2 | k1, kCpuid}};
@@ -128,6 +131,8 @@ CpuModel zen1() {
   CpuModel c = barcelona();
   c.name = "zen1";
   c.description = "AMD Zen (Naples, 2017)";
+  c.tags = 32768;
+  c.flush_by_asid = true;
   c.l1_load = {{64, 64, k4 | k2 | k1, kCpuid}};
   c.l1_fetch = {{64, 64, k4 | k2 | k1, kCpuid}};
   // The associativity codes are ranges; 12 ways by the optimization guide.

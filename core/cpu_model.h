@@ -58,6 +58,9 @@ struct CpuModel {
   WalkCacheGeometry page_entries{24, 24, Confidence::Memory};
   LineCacheGeometry l1_lines, l2_lines, llc_lines;  ///< of a core, of a core, shared
   bool pml = false;                                 ///< page-modification logging (Intel)
+  u32 tags = 65536;                                 ///< VPIDs or ASIDs, that of the host included
+  bool flush_by_asid = true;  ///< AMD: a flush of one ASID; without, the guest takes another one
+  bool apicv = false;         ///< guest interrupts are delivered without an exit (Intel, APICv)
 };
 
 /// The model with TLBs of `percent` as many entries: sets are added or taken, in fully associative

@@ -12,14 +12,22 @@ u64 table_bytes_for(u64 guest_bytes) { return std::max(guest_bytes / 8, u64{1} <
 }  // namespace
 
 Machine::Machine(const MachineConfig& config, const MakePager& make_pager)
+    : Machine(config, make_pager, std::make_unique<Host>(config, config.vcpus), nullptr, 0) {}
+
+Machine::Machine(const MachineConfig& config, const MakePager& make_pager, Host& host, unsigned vm)
+    : Machine(config, make_pager, nullptr, &host, vm) {}
+
+Machine::Machine(const MachineConfig& config, const MakePager& make_pager,
+                 std::unique_ptr<Host> own, Host* host, unsigned vm)
     : config_(config),
-      cpu_(with_tlbs_scaled(cpu_model(config.cpu), config.tlb_percent)),
-      max_phys_bits_(config.max_phys_bits != 0 ? config.max_phys_bits : cpu_.max_phys_bits),
+      own_host_(std::move(own)),
+      host_(host != nullptr ? *host : *own_host_),
+      vm_(vm),
+      max_phys_bits_(config.max_phys_bits != 0 ? config.max_phys_bits : cpu().max_phys_bits),
       memory_(config.memory_bytes, table_bytes_for(config.memory_bytes)),
       map_(config.virtualized ? MemoryMap(memory_, config.memory_bytes,
                                           {config.backing, config.fragmented, config.seed})
                               : MemoryMap::identity(memory_, config.memory_bytes)) {
-  if (config.table_lines) llc_ = std::make_unique<LineCache>(cpu_.llc_lines);
   for (unsigned i = 0; i < config.vcpus; ++i) add_vcpu(i);
   if (config.prebacked && config.virtualized) map_.back_all();
   pager_ = make_pager(*this);
@@ -28,17 +36,12 @@ Machine::Machine(const MachineConfig& config, const MakePager& make_pager)
 Machine::~Machine() = default;
 
 void Machine::add_vcpu(unsigned index) {
-  vcpus_.push_back(std::make_unique<Vcpu>(*this, index, cpu_));
+  vcpus_.push_back(std::make_unique<Vcpu>(*this, index, host_.next_cpu()));
   Vcpu& v = *vcpus_.back();
-  const bool by_entry = config_.walk_cache_kind == WalkCacheKind::Entry ||
-                        (config_.walk_cache_kind == WalkCacheKind::Cpu && cpu_.entry_cache);
-  const bool one = config_.walk_caches != WalkCaches::Off;
-  const bool two = config_.walk_caches >= WalkCaches::TwoD;
-  v.walk_cache_.set_enabled(one && !by_entry);
-  v.guest_physical_.enable(two && !by_entry, config_.walk_caches >= WalkCaches::TwoDTlb);
-  v.page_entries_.enable(one && by_entry, two && by_entry);
-  if (llc_ != nullptr) v.data_caches_ = std::make_unique<DataCaches>(cpu_, *llc_);
-  v.watches_walks_ = v.page_entries_.on() || llc_ != nullptr;
+  host_.place(v);
+  const u32 vpid = cpu().vendor == Vendor::Intel ? host_.vpid_of(v) : 1;
+  v.tagged_ = cpu().tagged_tlb && config_.vpid && vpid != 0;
+  v.set_tag(v.tagged_ ? vpid : 0);
 }
 
 Counters Machine::counters() const {
@@ -95,31 +98,43 @@ void Machine::apply(Shootdown&& owed, Vcpu* initiator) {
 
 void Machine::interrupt_all(Vcpu* initiator) {
   Vcpu& counting = initiator != nullptr ? *initiator : *vcpus_[0];
+  const u64 now = host_.timed() ? counting.clock() : 0;
   for (const auto& v : vcpus_) {
-    if (v->started_ && v.get() != initiator && v->in_guest_) {
-      ++counting.counters[Event::Ipi];
-      ++v->counters[Event::IpiReceived];
-      v->count_exit(ExitReason::Interrupt);
-    }
+    if (v.get() != initiator && v->started_ && v->in_guest_at(now)) kick(counting, *v);
   }
+}
+
+/// The hypervisor's interrupt, which takes the vCPU out of the guest whatever its APIC.
+void Machine::kick(Vcpu& from, Vcpu& to) {
+  ++from.counters[Event::Ipi];
+  ++to.counters[Event::IpiReceived];
+  to.count_exit(ExitReason::Interrupt);
+  if (host_.timed()) to.seen_ = to.clock();
 }
 
 void Machine::flush_all(Vcpu* initiator) {
   Vcpu& counting = initiator != nullptr ? *initiator : *vcpus_[0];
   ++counting.counters[Event::RemoteTlbFlushRequest];
+  const u64 now = host_.timed() ? counting.clock() : 0;
   bool interrupted = false;
   for (const auto& v : vcpus_) {
     if (!v->started_) continue;  // has cached nothing
-    if (v.get() != initiator && v->in_guest_) {
+    if (v.get() != initiator && v->in_guest_at(now)) {
       interrupted = true;
-      ++counting.counters[Event::Ipi];
-      ++v->counters[Event::IpiReceived];
-      v->count_exit(ExitReason::Interrupt);
+      kick(counting, *v);
     }
     pager_->flush(*v);
     ++v->counters[Event::TlbFlush];
   }
-  if (interrupted) ++counting.counters[Event::RemoteTlbFlush];
+  if (!interrupted) return;
+  ++counting.counters[Event::RemoteTlbFlush];
+  // The slowest answers when the last interrupt that was sent has arrived and been served.
+  const CostTable& costs = host_.costs();
+  if (host_.timed()) {
+    const u64 served = costs.event[static_cast<unsigned>(Event::IpiReceived)];
+    counting.advance_to(counting.clock() + costs.ipi_delivery + served + costs.ipi_answer,
+                        Event::FlushWait);
+  }
 }
 
 // --- the host's own ------------------------------------------------------------------------------
@@ -161,20 +176,23 @@ void Machine::unmerge(Gfn g, Vcpu* vcpu) {
 }
 
 void Machine::run(const std::function<void(Vcpu&)>& body) {
-  if (vcpus_.size() == 1) {
+  if (vcpus_.size() == 1 && !host_.scheduler().active()) {
     body(*vcpus_[0]);
     return;
   }
-  std::vector<std::function<void()>> bodies;
+  std::vector<Scheduler::Task> tasks;
   for (const auto& v : vcpus_) {
-    bodies.push_back([this, &body, vcpu = v.get()] {
+    host_.enlist(*v);
+    const auto run_on = [this, &body, vcpu = v.get()] {
       vcpu->deadline_ = vcpu->tick_ + config_.quantum;
       body(*vcpu);
       vcpu->deadline_ = ~u64{0};
       vcpu->set_halted(true);
-    });
+      host_.dismiss(*vcpu);
+    };
+    tasks.push_back({run_on, v.get()});
   }
-  scheduler_.run(std::move(bodies));
+  host_.scheduler().run(std::move(tasks));
 }
 
 }  // namespace mmuscope

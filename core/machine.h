@@ -5,51 +5,12 @@
 #include <string>
 #include <vector>
 
+#include "core/host.h"
+#include "core/machine_config.h"
 #include "core/memory_map.h"
-#include "core/scheduler.h"
 #include "core/vcpu.h"
 
 namespace mmuscope {
-
-/// Which caches of walks there are besides the TLB.
-enum class WalkCaches : u8 {
-  Off,
-  OneD,     ///< paging-structure caches by guest-virtual address
-  TwoD,     ///< and by guest-physical address, for the second dimension
-  TwoDTlb,  ///< and a nested TLB: whole translations of guest tables' addresses
-};
-
-/// What those of tables hold: a prefix of the address, or entries by their own address.
-enum class WalkCacheKind : u8 { Cpu, Prefix, Entry };
-
-/// Where a guest kernel gives 2-MByte pages by itself: transparent huge pages.
-enum class HugePages : u8 { Never, Madvise, Always };
-
-/// What the machine is, whatever pager runs it.
-struct MachineConfig {
-  std::string cpu{kDefaultCpu};
-  u64 memory_bytes = u64{64} << 20;  ///< guest memory
-  PageSize backing = PageSize::k4K;  ///< host pages under it
-  u32 fragmented = 0;      ///< millionths of them that must be smaller (MemoryMap::Policy)
-  bool prebacked = false;  ///< all host pages are there, and mapped, from the start
-  u64 seed = 1;            ///< decides which host pages are smaller
-  unsigned vcpus = 1;
-  WalkCaches walk_caches = WalkCaches::OneD;
-  WalkCacheKind walk_cache_kind = WalkCacheKind::Cpu;
-  bool table_lines = false;          ///< the data caches that the walker reads through are modelled
-  bool virtualized = true;           ///< false: guest-physical is host-physical
-  u8 guest_levels = 4;               ///< of a guest kernel's tables: 4 or 5
-  bool vpid = true;                  ///< false: TLBs without tags, exits and entries flush
-  unsigned tlb_percent = 100;        ///< TLB entries, of the CPU model's
-  u64 quantum = 64;                  ///< guest accesses a turn, with several vCPUs
-  u8 max_phys_bits = 0;              ///< 0: the CPU model's
-  bool kpti = false;                 ///< a guest kernel keeps tables of its own for user mode
-  bool pcid = true;                  ///< the guest is offered PCIDs, if the CPU has them
-  HugePages thp = HugePages::Never;  ///< of anonymous memory
-  u64 khugepaged =
-      0;  ///< guest accesses between two passes of its collapse of small pages; 0: none
-  u64 swap_bytes = 0;  ///< of guest memory, at its top: a persistent-memory device to swap to
-};
 
 /// The guest's tables as a hypervisor (or a test) reads them in software.
 struct SoftwareWalk {
@@ -64,16 +25,22 @@ struct SoftwareWalk {
 class Machine {
  public:
   using MakePager = std::function<std::unique_ptr<Pager>(Machine&)>;
+  /// On a host of its own.
   Machine(const MachineConfig& config, const MakePager& make_pager);
+  /// The VM of that number on a host that it shares.
+  Machine(const MachineConfig& config, const MakePager& make_pager, Host& host, unsigned vm);
   ~Machine();
 
   const MachineConfig& config() const { return config_; }
-  const CpuModel& cpu() const { return cpu_; }
+  Host& host() { return host_; }
+  unsigned vm() const { return vm_; }
+  const CpuModel& cpu() const { return host_.cpu_model(); }
+  /// The guest's interrupts are delivered without an exit.
+  bool virtual_apic() const { return config_.apicv && cpu().apicv; }
   u8 max_phys_bits() const { return max_phys_bits_; }
   PhysicalMemory& memory() { return memory_; }
   MemoryMap& map() { return map_; }
   Pager& pager() { return *pager_; }
-  Scheduler& scheduler() { return scheduler_; }
   unsigned vcpu_count() const { return static_cast<unsigned>(vcpus_.size()); }
   Vcpu& vcpu(unsigned i) { return *vcpus_[i]; }
   /// The sum over the vCPUs.
@@ -96,7 +63,7 @@ class Machine {
   /// (KVM's walker: all of them, once the whole walk has succeeded).
   SoftwareWalk walk_guest(Gpa root, Gva va, Access access, const Controls& controls);
   WalkRules guest_rules(const Controls& c) const {
-    return {max_phys_bits_, c.nxe, true, true, cpu_.pages_1g};
+    return {max_phys_bits_, c.nxe, true, true, cpu().pages_1g};
   }
 
   /// Flushes this VM's translations on every vCPU, interrupting those that run the guest, and
@@ -118,21 +85,25 @@ class Machine {
   /// Gives a merged frame memory of its own again: someone is about to write to it.
   void unmerge(Gfn g, Vcpu* vcpu);
 
-  /// Runs body(vcpu) for each vCPU by turns (see Scheduler), or directly when there is one.
+  /// Runs body(vcpu) for each vCPU by turns (see Host), or directly when there is one alone.
   void run(const std::function<void(Vcpu&)>& body);
 
  private:
   void add_vcpu(unsigned index);
+  void kick(Vcpu& from, Vcpu& to);
+
+  Machine(const MachineConfig& config, const MakePager& make_pager, std::unique_ptr<Host> own,
+          Host* host, unsigned vm);
 
   MachineConfig config_;
-  CpuModel cpu_;
+  std::unique_ptr<Host> own_host_;
+  Host& host_;
+  unsigned vm_;
   u8 max_phys_bits_;
   PhysicalMemory memory_;
   MemoryMap map_;
   std::unique_ptr<Pager> pager_;
-  std::unique_ptr<LineCache> llc_;  // if data caches are modelled
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
-  Scheduler scheduler_;
   AccessObserver* observer_ = nullptr;
 };
 

@@ -20,6 +20,20 @@ struct Gauges {
   u64 pager_bytes = 0;       ///< tables and all bookkeeping about them
   u64 table_bytes_peak = 0;  ///< the most that there were at once
   u64 pager_bytes_peak = 0;
+
+  /// Those of another VM's pager besides.
+  Gauges& operator+=(const Gauges& o) {
+    mmu_unsync += o.mmu_unsync;
+    pages_4k += o.pages_4k;
+    pages_2m += o.pages_2m;
+    pages_1g += o.pages_1g;
+    table_pages += o.table_pages;
+    table_bytes += o.table_bytes;
+    pager_bytes += o.pager_bytes;
+    table_bytes_peak += o.table_bytes_peak;
+    pager_bytes_peak += o.pager_bytes_peak;
+    return *this;
+  }
 };
 
 /// The pager's tables by the guest root that needs them.

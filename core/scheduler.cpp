@@ -1,9 +1,11 @@
 #include "core/scheduler.h"
 
+#include <algorithm>
 #include <boost/context/fiber.hpp>
 #include <boost/context/fixedsize_stack.hpp>
 #include <exception>
 #include <memory>
+#include <utility>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define MMUSCOPE_ASAN 1
@@ -60,38 +62,94 @@ struct TrackedStack {
 
 struct Scheduler::Fiber {
   std::function<void()> body;
+  Vcpu* vcpu = nullptr;
+  unsigned index = 0;            // in its run()
+  Fiber* parent = nullptr;       // whose body called it
+  unsigned children = 0;         // of its own, not ended
   boost::context::fiber self;    // the body, when it does not run
-  boost::context::fiber caller;  // run(), while the body runs
+  boost::context::fiber caller;  // run_all(), while the body runs
   StackBounds stack, caller_stack;
   void* fake_stack = nullptr;
-  std::exception_ptr error;
 };
 
+Scheduler::Scheduler() = default;
+Scheduler::~Scheduler() = default;
+
+unsigned Scheduler::running() const { return current_ != nullptr ? current_->index : 0; }
+bool Scheduler::runs(const Vcpu& vcpu) const {
+  return current_ != nullptr && current_->vcpu == &vcpu;
+}
+
 void Scheduler::run(std::vector<std::function<void()>> bodies) {
-  std::vector<std::unique_ptr<Fiber>> fibers;
-  for (auto& body : bodies) {
-    fibers.push_back(std::make_unique<Fiber>());
-    fibers.back()->body = std::move(body);
-    fibers_.push_back(fibers.back().get());
+  std::vector<Task> tasks;
+  for (auto& body : bodies) tasks.push_back({std::move(body)});
+  run(std::move(tasks));
+}
+
+void Scheduler::run(std::vector<Task> tasks) {
+  if (tasks.empty()) return;
+  if (Fiber* self = current_) {
+    add(std::move(tasks), self);
+    const auto me = std::find(ready_.begin(), ready_.end(), self) - ready_.begin();
+    ready_.erase(ready_.begin() + me);
+    whose_.erase(whose_.begin() + me);
+    if (at_ > static_cast<std::size_t>(me)) --at_;
+    leave_to_scheduler(*self);
+    return;
   }
-  for (Fiber* f : fibers_) start(*f);
-  std::size_t alive = fibers_.size();
-  while (alive > 0) {
-    for (running_ = 0; running_ < fibers_.size(); ++running_) {
-      Fiber& f = *fibers_[running_];
-      if (!f.self) continue;
-      resume(f);
-      if (f.self) continue;
-      --alive;
-      if (f.error) aborting_ = true;
+  at_ = 0;
+  add(std::move(tasks), nullptr);
+  run_all();
+  aborting_ = false;
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+void Scheduler::add(std::vector<Task> tasks, Fiber* parent) {
+  unsigned index = 0;
+  for (Task& task : tasks) {
+    fibers_.push_back(std::make_unique<Fiber>());
+    Fiber& f = *fibers_.back();
+    f.body = std::move(task.body);
+    f.vcpu = task.vcpu;
+    f.index = index++;
+    f.parent = parent;
+    if (parent != nullptr) ++parent->children;
+    ready_.push_back(&f);
+    whose_.push_back(f.vcpu);
+    start(f);
+  }
+}
+
+void Scheduler::run_all() {
+  while (!ready_.empty()) {
+    at_ = choose();
+    Fiber& f = *ready_[at_];
+    current_ = &f;
+    resume(f);
+    current_ = nullptr;
+    if (!f.self) {
+      ended(at_);
+    } else if (at_ < ready_.size() && ready_[at_] == &f) {
+      ++at_;  // it gave way, and does not wait for bodies of its own
     }
   }
-  fibers_.clear();
-  running_ = 0;
-  aborting_ = false;
-  for (const auto& f : fibers) {
-    if (f->error) std::rethrow_exception(f->error);
+}
+
+std::size_t Scheduler::choose() {
+  if (order_ != nullptr && !aborting_) return order_->next(whose_);
+  return at_ < ready_.size() ? at_ : 0;
+}
+
+void Scheduler::ended(std::size_t at) {
+  Fiber* f = ready_[at];
+  ready_.erase(ready_.begin() + static_cast<std::ptrdiff_t>(at));
+  whose_.erase(whose_.begin() + static_cast<std::ptrdiff_t>(at));
+  if (f->parent != nullptr && --f->parent->children == 0) {
+    ready_.push_back(f->parent);
+    whose_.push_back(f->parent->vcpu);
   }
+  fibers_.erase(std::find_if(fibers_.begin(), fibers_.end(),
+                             [f](const auto& other) { return other.get() == f; }));
 }
 
 void Scheduler::start(Fiber& f) {
@@ -104,7 +162,8 @@ void Scheduler::start(Fiber& f) {
           if (!aborting_) f.body();
         } catch (const Unwind&) {  // some other body's error is on its way out
         } catch (...) {
-          f.error = std::current_exception();
+          if (!error_) error_ = std::current_exception();
+          aborting_ = true;
         }
         begin_switch(nullptr, f.caller_stack);
         return std::move(f.caller);
@@ -118,13 +177,15 @@ void Scheduler::resume(Fiber& f) {
   end_switch(fake, nullptr);
 }
 
-void Scheduler::give_way() {
-  if (fibers_.empty()) return;
-  Fiber& f = *fibers_[running_];
+void Scheduler::leave_to_scheduler(Fiber& f) {
   begin_switch(&f.fake_stack, f.caller_stack);
   f.caller = std::move(f.caller).resume();
   end_switch(f.fake_stack, &f.caller_stack);
   if (aborting_) throw Unwind{};
+}
+
+void Scheduler::give_way() {
+  if (current_ != nullptr) leave_to_scheduler(*current_);
 }
 
 }  // namespace mmuscope

@@ -1,5 +1,6 @@
 #include "core/vcpu.h"
 
+#include <algorithm>
 #include <array>
 #include <string>
 
@@ -37,21 +38,23 @@ constexpr Context with_pcid(Context c, u64 pcid) {
 
 constexpr u64 kNoFlush = u64{1} << 63;  // of a value moved to CR3
 
+constexpr u64 lines(u64 bytes) { return (bytes + 63) / 64; }
+
 }  // namespace
 
-Vcpu::Vcpu(Machine& machine, unsigned index, const CpuModel& cpu)
+Vcpu::Vcpu(Machine& machine, unsigned index, PhysicalCpu& hardware)
     : machine_(machine),
-      cpu_(cpu),
+      hardware_(hardware),
+      cpu_(machine.cpu()),
       index_(index),
-      tlb_(cpu),
-      walk_cache_(cpu),
-      guest_physical_(cpu),
-      page_entries_(cpu) {
+      tlb_(hardware.tlb),
+      walk_cache_(hardware.walk_cache),
+      guest_physical_(hardware.guest_physical),
+      page_entries_(hardware.page_entries),
+      watches_walks_(hardware.page_entries.on() || hardware.data_caches != nullptr) {
   l1_load_ = &tlb_.first(AccessKind::Read);
   l1_store_ = &tlb_.first(AccessKind::Write);
   l1_fetch_ = &tlb_.first(AccessKind::Fetch);
-  tagged_ = cpu.tagged_tlb && machine.config().vpid;
-  context_ = make_context(tagged_ ? 1 : 0, 0);
 }
 
 // --- accesses ------------------------------------------------------------------------------------
@@ -63,6 +66,7 @@ void Vcpu::begin_instruction() {
 void Vcpu::enter_guest_first() {
   started_ = true;
   in_guest_ = true;
+  machine_.host().begins_to_run(*this);
   recompute_rights();
   machine_.pager().start(*this);
 }
@@ -72,7 +76,7 @@ inline void Vcpu::begin_access(AccessKind kind) {
   // Again if what ran meanwhile on this vCPU, an interrupt's handler, has used the new quantum up.
   while (tick_ == deadline_) {
     deadline_ = tick_ + machine_.config().quantum;
-    give_way();
+    end_quantum();
   }
   ++tick_;
   if (kind == AccessKind::Write) ++counters[Event::Store];
@@ -199,10 +203,12 @@ void Vcpu::count_exit(ExitReason reason, const VmExit* exit) {
 Resume Vcpu::leave_guest(const VmExit& exit) {
   count_exit(exit.reason, &exit);
   in_guest_ = false;
+  keep_time();
   Resume r = machine_.pager().handle(*this, exit);
   machine_.apply(std::move(r.shootdown), this);
   if (listener_ != nullptr) listener_->on_served(*this, exit, r);
   in_guest_ = true;
+  if (machine_.host().timed()) entered_at_ = clock();
   return r;
 }
 
@@ -275,6 +281,7 @@ void Vcpu::zero(Gva va, u64 bytes) {
   const Slow s = resolve_handled(va, AccessKind::Write, &op, first_look(AccessKind::Write, va));
   if (s.failed) return;
   assert(!s.completed && "string stores are not emulated");
+  counters[Event::GuestLine] += lines(bytes);
   zero_bytes(s.data, bytes);
   if (observer_ != nullptr) observe(va, {AccessKind::Write, privilege_}, op, s, 0);
 }
@@ -292,6 +299,7 @@ void Vcpu::copy(Gva to, Gva from, u64 bytes) {
   const Slow target =
       resolve_handled(to, AccessKind::Write, &op, first_look(AccessKind::Write, to));
   if (target.failed) return;
+  counters[Event::GuestLine] += lines(bytes);
   std::memcpy(target.data, data.data(), bytes);
   if (observer_ != nullptr) observe(to, {AccessKind::Write, privilege_}, op, target, 0);
 }
@@ -351,6 +359,7 @@ void Vcpu::set_controls(const Controls& c) {
 void Vcpu::write_cr3(u64 value) {
   begin_instruction();
   if (observer_ != nullptr) observer_->on_cr3(*this, value);
+  ++counters[Event::Cr3Write];
   if (machine_.pager().intercepts(ExitReason::Cr3)) {
     VmExit exit;
     exit.reason = ExitReason::Cr3;
@@ -367,6 +376,7 @@ void Vcpu::write_cr3(u64 value) {
 void Vcpu::invlpg(Gva va) {
   begin_instruction();
   if (observer_ != nullptr) observer_->on_invlpg(*this, va);
+  ++counters[Event::GuestInvalidation];
   if (machine_.pager().intercepts(ExitReason::Invlpg)) {
     VmExit exit;
     exit.reason = ExitReason::Invlpg;
@@ -380,6 +390,7 @@ void Vcpu::invlpg(Gva va) {
 void Vcpu::invpcid(InvpcidType type, u32 pcid, Gva va) {
   begin_instruction();
   if (observer_ != nullptr) observer_->on_invpcid(*this, type, pcid, va);
+  ++counters[Event::GuestInvalidation];
   if (machine_.pager().intercepts(ExitReason::Invpcid)) {
     VmExit exit;
     exit.reason = ExitReason::Invpcid;
@@ -505,6 +516,11 @@ void Vcpu::tlb_control(TlbControl control, u32 asid) {
   if (control == TlbControl::Nothing) return;
   FlushMatch match = control == TlbControl::FlushAll ? FlushMatch::all()
                                                      : FlushMatch::space(make_context(asid, 0));
+  if (control == TlbControl::FlushAsid && !cpu_.flush_by_asid && tagged_) {
+    machine_.host().give_asid(*this, true);  // what the old one tags is never asked for again
+    drop_guest_physical(match);
+    return;
+  }
   match.keep_globals = control == TlbControl::FlushAsidKeepGlobals;
   flush_tlb(match);
   drop_guest_physical(match);
@@ -525,6 +541,10 @@ void Vcpu::send_ipi(Vcpu& target) {
   ++counters[Event::Ipi];
   // The x2APIC's interrupt command register is an MSR.
   if (machine_.pager().intercepts(ExitReason::MsrWrite)) count_exit(ExitReason::MsrWrite);
+  if (machine_.host().timed()) {
+    const u64 arrival = clock() + machine_.host().costs().ipi_delivery;
+    target.ipi_at_ = target.ipi_pending_ ? std::min(target.ipi_at_, arrival) : arrival;
+  }
   target.ipi_pending_ = true;
 }
 
@@ -538,22 +558,65 @@ void Vcpu::offer_frames(Gfn first, u64 frames, bool same_call) {
 }
 
 void Vcpu::take_interrupts() {
-  while (ipi_pending_ && !taking_interrupt_) {
+  const bool timed = machine_.host().timed();
+  while (ipi_pending_ && !taking_interrupt_ && (!timed || ipi_at_ <= clock())) {
     ipi_pending_ = false;
     taking_interrupt_ = true;
     if (observer_ != nullptr) observer_->on_interrupt(*this);
     ++counters[Event::IpiReceived];
-    if (in_guest_ && machine_.pager().intercepts(ExitReason::Interrupt)) {
+    // Without a virtual APIC the interrupt takes the vCPU out of the guest, and so does the end
+    // that its handler announces (the x2APIC's EOI register).
+    const bool exits = !machine_.virtual_apic();
+    if (exits && in_guest_ && machine_.pager().intercepts(ExitReason::Interrupt)) {
       count_exit(ExitReason::Interrupt);
     }
     if (handler_ != nullptr) handler_->on_ipi(*this);
+    if (exits && machine_.pager().intercepts(ExitReason::MsrWrite)) {
+      count_exit(ExitReason::MsrWrite);
+    }
     taking_interrupt_ = false;
   }
 }
 
-void Vcpu::give_way() {
-  machine_.scheduler().give_way();
+void Vcpu::give_way(Event why) {
+  machine_.host().wait(*this, why);
   take_interrupts();
+}
+
+void Vcpu::end_quantum() {
+  if (!machine_.host().timed()) return give_way();
+  keep_time();
+  take_interrupts();
+}
+
+void Vcpu::set_halted(bool halted) {
+  if (observer_ != nullptr) observer_->on_halt(*this, halted);
+  in_guest_ = !halted;
+  halted_ = halted;
+  if (!halted && started_) machine_.host().begins_to_run(*this);
+}
+
+// --- time ----------------------------------------------------------------------------------------
+
+u64 Vcpu::clock() const {
+  const Host& host = machine_.host();
+  return host.timed() ? host.costs().of(accesses(), counters) : 0;
+}
+
+void Vcpu::advance_to(u64 time, Event why) {
+  if (!machine_.host().timed()) return;
+  const u64 now = clock();
+  if (time > now) counters[why] += time - now;
+}
+
+void Vcpu::keep_time() { machine_.host().keep_time(*this); }
+
+/// Another vCPU has had the CPU: the TLB's time has gone on.
+void Vcpu::continue_ticks(u64 tick) {
+  if (tick <= tick_) return;
+  tick_base_ += tick - tick_;
+  if (deadline_ != ~u64{0}) deadline_ += tick - tick_;
+  tick_ = tick;
 }
 
 }  // namespace mmuscope

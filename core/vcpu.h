@@ -4,16 +4,13 @@
 #include <cstring>
 #include <memory>
 
-#include "core/data_caches.h"
-#include "core/entry_cache.h"
-#include "core/guest_physical_cache.h"
 #include "core/pager.h"
-#include "core/tlb.h"
-#include "core/walk_cache.h"
+#include "core/physical_cpu.h"
 #include "core/walk_listener.h"
 
 namespace mmuscope {
 
+class Host;
 class Machine;
 class Vcpu;
 
@@ -56,6 +53,7 @@ class AccessObserver {
   virtual void on_interrupt(Vcpu& vcpu) { (void)vcpu; }
   virtual void on_halt(Vcpu& vcpu, bool halted) { (void)vcpu, (void)halted; }
   virtual void on_compute(Vcpu& vcpu, u64 cycles) { (void)vcpu, (void)cycles; }
+  virtual void on_note(Vcpu& vcpu, Event event, u64 count) { (void)vcpu, (void)event, (void)count; }
   virtual void on_host_write(Gpa where, u64 value) { (void)where, (void)value; }
   virtual void on_offer(Vcpu& vcpu, Gfn first, u64 frames, bool same_call) {
     (void)vcpu, (void)first, (void)frames, (void)same_call;
@@ -81,7 +79,7 @@ enum class TlbControl : u8 { Nothing = 0, FlushAll = 1, FlushAsid = 3, FlushAsid
 /// Addresses of data accesses must not let the access cross a page (assert).
 class Vcpu {
  public:
-  Vcpu(Machine& machine, unsigned index, const CpuModel& cpu);
+  Vcpu(Machine& machine, unsigned index, PhysicalCpu& hardware);
   Vcpu(const Vcpu&) = delete;
   Vcpu& operator=(const Vcpu&) = delete;
 
@@ -107,6 +105,12 @@ class Vcpu {
     counters[Event::GuestWork] += cycles;
   }
 
+  /// Counts what only the guest's own software knows about, a system call say.
+  void note(Event event, u64 count = 1) {
+    if (observer_ != nullptr) observer_->on_note(*this, event, count);
+    counters[event] += count;
+  }
+
   void set_privilege(Privilege p);
   Privilege privilege() const { return privilege_; }
   /// MOV to CR3; bit 63 set with CR4.PCIDE keeps the TLB. The root is bits 51:12.
@@ -123,8 +127,24 @@ class Vcpu {
   /// memory back until the guest touches them again. One hypercall can name several ranges: the
   /// ones after the first with `same_call`. No frames: it needs those that it offered before.
   void offer_frames(Gfn first, u64 frames, bool same_call = false);
-  /// A wait loop's body: lets other vCPUs run and takes interrupts. Does nothing alone.
-  void give_way();
+  /// A wait loop's body: lets other vCPUs run and takes interrupts. Does nothing alone. With clocks
+  /// (Schedule::Time) the time until something may have changed passes, counted as `why`.
+  void give_way(Event why = Event::HaltedCycles);
+
+  // --- time: the machine's Schedule::Time; without it clocks are of no use and nothing waits
+  /// Cycles since the beginning: what this vCPU's events cost, and what it waited; 0 without.
+  u64 clock() const;
+  /// Waits until that time, if it is not past; counted as `why`.
+  void advance_to(u64 time, Event why);
+  /// Lets vCPUs that are behind run before something that they may also want is touched.
+  void keep_time();
+  /// The vCPU has work, but its CPU runs another one.
+  bool preempted() const { return !has_cpu_; }
+  /// What this VM has in the CPU's TLB is flushed before the vCPU, which is preempted, runs again.
+  void defer_flush() {
+    flush_deferred_ = true;
+    ++counters[Event::FlushDeferred];
+  }
 
   // --- state ----------------------------------------------------------------------------------
   unsigned index() const { return index_; }
@@ -133,7 +153,7 @@ class Vcpu {
   u64 cr3() const { return cr3_; }  ///< as the guest last wrote it, bit 63 clear
   Gpa root() const { return Gpa(cr3_ & x86::kAddressMask); }
   const Controls& controls() const { return controls_; }
-  u64 accesses() const { return tick_; }
+  u64 accesses() const { return tick_ - tick_base_; }
   Counters counters;
   void set_handler(GuestHandler* handler) { handler_ = handler; }
   void set_observer(AccessObserver* observer);
@@ -144,10 +164,9 @@ class Vcpu {
   void* guest_data = nullptr;
   bool in_guest() const { return in_guest_; }  ///< started and not halted: a kick needs an IPI
   /// The vCPU has nothing to run (HLT) or goes on. A halted one is not interrupted by flushes.
-  void set_halted(bool halted) {
-    if (observer_ != nullptr) observer_->on_halt(*this, halted);
-    in_guest_ = !halted;
-  }
+  void set_halted(bool halted);
+  /// In the guest at that time, as far as is known: an exit that lasts longer is not over.
+  bool in_guest_at(u64 time) const { return in_guest_ && has_cpu_ && entered_at_ <= time; }
 
   // --- what pagers use ------------------------------------------------------------------------
   Tlb& tlb() { return tlb_; }
@@ -155,7 +174,7 @@ class Vcpu {
   GuestPhysicalCache& guest_physical() { return guest_physical_; }
   EntryCache& page_entries() { return page_entries_; }
   /// nullptr unless they are modelled.
-  DataCaches* data_caches() { return data_caches_.get(); }
+  DataCaches* data_caches() { return hardware_.data_caches.get(); }
   /// True where single reads of the walker matter (core/walk_memory.h).
   bool watches_walks() const { return watches_walks_ || listener_ != nullptr; }
   /// The tag under which the hardware caches what it translates now.
@@ -188,6 +207,7 @@ class Vcpu {
   void tlb_control(TlbControl control, u32 asid);
 
  private:
+  friend class Host;
   friend class Machine;
   /// What the slow path gives back to the fast one.
   struct Slow {
@@ -224,6 +244,9 @@ class Vcpu {
   void begin_instruction();
   void enter_guest_first();
   void take_interrupts();
+  void end_quantum();
+  void set_tag(u32 vpid) { context_ = (context_ & ~kVpidBits) | make_context(vpid, 0); }
+  void continue_ticks(u64 tick);
   void recompute_rights();
   /// Paging-structure caches of either kind, and mappings of guest-physical addresses.
   void drop_tables(const FlushMatch& match);
@@ -238,7 +261,7 @@ class Vcpu {
   TlbLevel* l1_load_;
   TlbLevel* l1_store_;
   TlbLevel* l1_fetch_;
-  u64 tick_ = 0;            // accesses so far; also the clock of the TLBs' LRU
+  u64 tick_ = 0;            // goes up with accesses; the time of the TLBs' LRU
   u64 deadline_ = ~u64{0};  // the tick at which the lockstep quantum ends
   Context context_ = 0;
   std::array<u8, 3> need_{};      // by AccessKind, at the current privilege
@@ -253,17 +276,31 @@ class Vcpu {
   u64 cr3_ = 0;
   Controls controls_;
   Machine& machine_;
+  PhysicalCpu& hardware_;
   const CpuModel& cpu_;
   unsigned index_;
   GuestHandler* handler_ = nullptr;
   AccessObserver* observer_ = nullptr;
   WalkListener* listener_ = nullptr;
-  Tlb tlb_;
-  WalkCache walk_cache_;
-  GuestPhysicalCache guest_physical_;
-  EntryCache page_entries_;
-  std::unique_ptr<DataCaches> data_caches_;
+  // The hardware's.
+  Tlb& tlb_;
+  WalkCache& walk_cache_;
+  GuestPhysicalCache& guest_physical_;
+  EntryCache& page_entries_;
   bool watches_walks_ = false;
+
+  // Time, which the Host keeps.
+  u64 tick_base_ = 0;   // of tick_, what was other vCPUs'
+  u64 number_ = 0;      // among all vCPUs of the host
+  u64 seen_ = 0;        // the clock when it last gave way
+  u64 turn_ = 0;        // of its last wait
+  u64 entered_at_ = 0;  // clock of the last entry
+  u64 ipi_at_ = 0;      // when the pending interrupt arrives
+  u64 asid_generation_ = 0;
+  bool has_cpu_ = true;
+  bool waiting_ = false;
+  bool halted_ = false;
+  bool flush_deferred_ = false;
 };
 
 template <AccessKind kKind>

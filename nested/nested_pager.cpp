@@ -1,7 +1,7 @@
 #include "nested/nested_pager.h"
 
 #include "core/error.h"
-#include "core/machine.h"
+#include "core/mmu_lock.h"
 #include "core/x86_hardware.h"
 #include "nested/ept.h"
 #include "nested/nested_walk.h"
@@ -61,6 +61,8 @@ class NestedPager final : public Pager {
  public:
   NestedPager(Machine& machine, const Params& params)
       : machine_(machine),
+        lock_(machine, LockKind::ReadWrite),
+        ep4ta_(machine.vm() + 1),
         logs_(machine.vcpu_count()),
         pml_(log_of(machine, params)),
         cap_(page_cap(machine, params)),
@@ -90,7 +92,7 @@ class NestedPager final : public Pager {
   Resume handle(Vcpu& vcpu, const VmExit& exit) override;
   Gauges gauges() const override;
   TableUse table_use(std::span<const Gpa> roots) const override;
-  void start(Vcpu& vcpu) override { vcpu.use_ept(kEp4ta); }
+  void start(Vcpu& vcpu) override { vcpu.use_ept(ep4ta_); }
   void flush(Vcpu& vcpu) override;
   void left_guest(Vcpu& vcpu) override { drain(vcpu.index()); }
   void log_dirty(bool on) override;
@@ -117,9 +119,10 @@ class NestedPager final : public Pager {
   // Of an exit qualification and of NPT's EXITINFO1 alike. SDM vol. 3, *Exit Qualification for EPT
   // Violations*; APM vol. 2, *Nested Page Faults*.
   static constexpr u64 kQualifiedWrite = 2;
-  static constexpr u32 kEp4ta = 1;  // one VM has one set of tables
 
   Machine& machine_;
+  MmuLock lock_;
+  u32 ep4ta_;                   // a VM has one set of tables
   std::vector<DirtyLog> logs_;  // by vCPU, in use while pml_ and logging_
   std::vector<bool> dirty_;     // by frame, while logging_
   bool pml_, logging_ = false;
@@ -244,7 +247,7 @@ Resume NestedPager::back(Vcpu& vcpu, Gfn g, bool write) {
   ++vcpu.counters[Event::PfTaken];
   if (machine_.map().is_merged(g)) {
     if (!write) {
-      ++vcpu.counters[Event::LockAcquisition];
+      const auto held = lock_.read(&vcpu, Gfn(g.raw() / kEntriesPerTable));
       const bool changed = ept_.map_read_only(g, machine_.map().find(g)->frame);
       ++vcpu.counters[changed ? Event::PfFixed : Event::PfSpurious];
       return Resume::retry();
@@ -258,7 +261,7 @@ Resume NestedPager::back(Vcpu& vcpu, Gfn g, bool write) {
     ++vcpu.counters[Event::PfFixed];
     return Resume::retry();
   }
-  ++vcpu.counters[Event::LockAcquisition];
+  const auto held = lock_.read(&vcpu, Gfn(g.raw() / kEntriesPerTable));
   const Backing backing = machine_.map().back(g);
   const bool changed = ept_.map(g, backing.frame, leaf_size_for(g, backing.size));
   // A page mapped while writes are logged is mapped writable and taken for written, as make_spte
@@ -320,7 +323,7 @@ Gauges NestedPager::gauges() const {
 /// Linux flushes a VM with EPT by INVEPT of its root, one with NPT by its ASID.
 void NestedPager::flush(Vcpu& vcpu) {
   if (vcpu.cpu().vendor == Vendor::Intel) {
-    vcpu.invept(InveptType::Single, kEp4ta);
+    vcpu.invept(InveptType::Single, ep4ta_);
   } else {
     vcpu.tlb_control(TlbControl::FlushAsid, (vcpu.context() & kVpidBits) >> 12);
   }
@@ -347,7 +350,7 @@ void NestedPager::log_dirty(bool on) {
 }
 
 void NestedPager::forget(Gfn first, u64 frames, Shootdown& owed) {
-  ++machine_.vcpu(0).counters[Event::LockAcquisition];
+  const auto held = lock_.write(nullptr, first);
   for (u64 i = 0; i < frames; ++i) {
     if (ept_.unmap(first + i)) owed.add();
   }

@@ -88,6 +88,35 @@ constexpr std::array kMachineParams = {
               0, double(u64{1} << 46), ""},
     ParamInfo{"quantum", ParamInfo::Kind::Count, "64", "accesses",
               "turn of each vCPU when there are several", 1, 1e9, ""},
+    ParamInfo{"schedule", ParamInfo::Kind::Choice, "lockstep", "",
+              "who runs next: lockstep: vCPUs by turns of a quantum; time: the one whose clock is "
+              "furthest behind, and waiting for locks and answers takes time",
+              0, 0, "lockstep|time"},
+    ParamInfo{"lock", ParamInfo::Kind::Choice, "kvm", "",
+              "the hypervisor's MMU lock: one (coarse), one that faults of EPT and NPT share (rw), "
+              "one for each table (fine); kvm: coarse for shadow tables, rw for EPT and NPT",
+              0, 0, "kvm|coarse|rw|fine"},
+    ParamInfo{"apicv", ParamInfo::Kind::Switch, "on", "",
+              "a virtual APIC, where the CPU has one: the guest's interrupts are delivered and "
+              "ended without an exit; sending one exits",
+              0, 0, ""},
+    ParamInfo{"pv-flush", ParamInfo::Kind::Switch, "off", "",
+              "the guest leaves flushes for vCPUs that have no CPU to the hypervisor, which does "
+              "them before the vCPU runs again; with schedule=time",
+              0, 0, ""},
+    ParamInfo{"cpus", ParamInfo::Kind::Count, "0", "CPUs",
+              "of the host, the vCPUs of all VMs placed on them by turns; 0: one for each vCPU; "
+              "fewer need schedule=time",
+              0, 64, ""},
+    ParamInfo{"slice", ParamInfo::Kind::Count, "2500000", "cycles",
+              "for which a vCPU keeps its CPU while others want it: 1 ms at 2.5 GHz", 1000, 1e12,
+              ""},
+    ParamInfo{"tags", ParamInfo::Kind::Count, "0", "tags",
+              "VPIDs or ASIDs of a CPU, the host's included; 0: as many as the CPU has", 0, 65536,
+              ""},
+    ParamInfo{"prices", ParamInfo::Kind::Text, "none", "",
+              "file of prices that differ from `list costs`, a line `name = cycles` each", 0, 0,
+              ""},
     ParamInfo{"series-every", ParamInfo::Kind::Count, "0", "accesses",
               "a row of series.csv for each so many, when a step of the guest's program ends; 0: "
               "none. Peaks are taken at samples, so that many samples may raise them",

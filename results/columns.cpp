@@ -40,6 +40,26 @@ template <u64 Gauges::*kGauge>
 Value gauge(const SuiteRow& r) {
   return r.result->gauges.*kGauge;
 }
+/// The same, empty where no clocks run.
+template <Event kEvent>
+constexpr Column<SuiteRow> timed_event(std::string_view unit, std::string_view group) {
+  Column<SuiteRow> c = event<kEvent>(unit, group);
+  c.value = [](const SuiteRow& r) -> Value {
+    if (!r.experiment->timed()) return {};
+    return counters(r)[kEvent];
+  };
+  return c;
+}
+template <Cause kCause>
+Value cycles_for(const SuiteRow& r) {
+  return r.cycles.by_cause[static_cast<unsigned>(kCause)];
+}
+Value elapsed(const SuiteRow& r) {
+  if (!r.experiment->timed()) return {};
+  u64 longest = 0;
+  for (const Result::OfVcpu& v : r.result->vcpus) longest = std::max(longest, v.clock);
+  return longest;
+}
 template <u64 Cycles::*kPart>
 Value cycles(const SuiteRow& r) {
   return r.cycles.*kPart;
@@ -90,7 +110,8 @@ Value slowdown(const SuiteRow& r) {
 constexpr std::string_view kIdentity = "identity", kAccesses = "accesses",
                            kTranslation = "translation", kExits = "exits",
                            kMmu = "the hypervisor's MMU", kMemory = "memory",
-                           kSync = "synchronisation", kTime = "modelled time";
+                           kSync = "synchronisation", kTime = "modelled time",
+                           kVmm = "the hypervisor's time by cause";
 
 constexpr std::array kSuiteColumns = {
     Column<SuiteRow>{"suite", Kind::Identity, "", kIdentity, "name of the suite",
@@ -115,10 +136,10 @@ constexpr std::array kSuiteColumns = {
     Column<SuiteRow>{"machine_params", Kind::Identity, "", kIdentity,
                      "all keys of --set and their values",
                      [](const SuiteRow& r) -> Value { return r.experiment->machine.canonical(); }},
-    Column<SuiteRow>{"vcpus", Kind::Identity, "vCPUs", kIdentity, "virtual CPUs of the machine",
+    Column<SuiteRow>{"vcpus", Kind::Identity, "vCPUs", kIdentity, "virtual CPUs of each VM",
                      [](const SuiteRow& r) -> Value { return u64{r.experiment->vcpus}; }},
     Column<SuiteRow>{"vms", Kind::Identity, "VMs", kIdentity, "virtual machines on the host",
-                     [](const SuiteRow&) -> Value { return u64{1}; }},
+                     [](const SuiteRow& r) -> Value { return u64{r.experiment->vms}; }},
     Column<SuiteRow>{"seed", Kind::Identity, "", kIdentity, "seed of the workload's choices",
                      [](const SuiteRow& r) -> Value { return r.experiment->seed; }},
     Column<SuiteRow>{"status", Kind::Identity, "", kIdentity,
@@ -137,6 +158,13 @@ constexpr std::array kSuiteColumns = {
     event<Event::Fetch>("accesses", kAccesses),
     event<Event::GuestPageFault>("faults", kAccesses),
     event<Event::GuestWork>("cycles", kAccesses),
+    event<Event::GuestEntry>("calls", kAccesses),
+    event<Event::GuestSwitch>("switches", kAccesses),
+    event<Event::GuestTask>("tasks", kAccesses),
+    event<Event::GuestFrame>("frames", kAccesses),
+    event<Event::GuestLine>("lines", kAccesses),
+    event<Event::Cr3Write>("instructions", kAccesses),
+    event<Event::GuestInvalidation>("instructions", kAccesses),
 
     Column<SuiteRow>{"tlb_l1_hits", Kind::Counter, "accesses", kTranslation,
                      "accesses that the first-level TLB answered at once",
@@ -195,6 +223,7 @@ constexpr std::array kSuiteColumns = {
     event<Event::MmuFlooded>("pages", kMmu),
     event<Event::MmuRecycled>("pages", kMmu),
     event<Event::MmuShadowZapped>("pages", kMmu),
+    event<Event::MmuEntrySynced>("entries", kMmu),
     Column<SuiteRow>{"mmu_unsync", Kind::Gauge, "pages", kMmu,
                      "shadow pages out of sync with their guest table, at the end",
                      gauge<&Gauges::mmu_unsync>},
@@ -237,7 +266,17 @@ constexpr std::array kSuiteColumns = {
     event<Event::RemoteTlbFlushRequest>("requests", kSync),
     event<Event::RemoteTlbFlush>("requests", kSync),
     event<Event::Ipi>("interrupts", kSync),
+    event<Event::FlushDeferred>("flushes", kSync),
+    timed_event<Event::FlushWait>("cycles", kSync),
     event<Event::LockAcquisition>("acquisitions", kSync),
+    timed_event<Event::LockContended>("acquisitions", kSync),
+    timed_event<Event::LockHold>("cycles", kSync),
+    timed_event<Event::LockWait>("cycles", kSync),
+    event<Event::GuestLock>("acquisitions", kSync),
+    timed_event<Event::GuestLockContended>("acquisitions", kSync),
+    timed_event<Event::GuestLockWait>("cycles", kSync),
+    event<Event::VcpuSwitch>("switches", kSync),
+    event<Event::AsidRollover>("flushes", kSync),
 
     Column<SuiteRow>{"cycles_guest", Kind::Counter, "cycles", kTime,
                      "the guest's own instructions and fault handling", cycles<&Cycles::guest>},
@@ -248,13 +287,40 @@ constexpr std::array kSuiteColumns = {
     Column<SuiteRow>{"cycles_vmm", Kind::Counter, "cycles", kTime,
                      "the hypervisor's work between exit and entry", cycles<&Cycles::vmm>},
     Column<SuiteRow>{"cycles_sync", Kind::Counter, "cycles", kTime,
-                     "interrupts to other CPUs and locks, without waiting", cycles<&Cycles::sync>},
+                     "interrupts to other CPUs and locks; waiting, too, with schedule=time, or "
+                     "else only for the answers to interrupts",
+                     cycles<&Cycles::sync>},
     Column<SuiteRow>{"cycles_total", Kind::Counter, "cycles", kTime,
                      "the sum of the five: CPU time of all vCPUs",
                      [](const SuiteRow& r) -> Value { return r.cycles.total(); }},
     Column<SuiteRow>{"paging_share_of_vmm", Kind::Ratio, "", kTime,
-                     "paging's share of cycles_exit + cycles_vmm; empty where nothing exits",
+                     "paging's share of cycles_exit + cycles_vmm: all but vmm_cycles_other; empty "
+                     "where nothing exits",
                      paging_share},
+    Column<SuiteRow>{"vmm_cycles_true_faults", Kind::Counter, "cycles", kVmm,
+                     "page faults handed to the guest", cycles_for<Cause::TrueFaults>},
+    Column<SuiteRow>{"vmm_cycles_hidden_faults", Kind::Counter, "cycles", kVmm,
+                     "page faults and EPT violations that the guest does not see",
+                     cycles_for<Cause::HiddenFaults>},
+    Column<SuiteRow>{"vmm_cycles_table_writes", Kind::Counter, "cycles", kVmm,
+                     "guest table writes emulated", cycles_for<Cause::TableWrites>},
+    Column<SuiteRow>{"vmm_cycles_shadow_pages", Kind::Counter, "cycles", kVmm,
+                     "shadow pages made and dropped", cycles_for<Cause::ShadowPages>},
+    Column<SuiteRow>{"vmm_cycles_synchronising", Kind::Counter, "cycles", kVmm,
+                     "tables out of sync brought up to date", cycles_for<Cause::Synchronising>},
+    Column<SuiteRow>{"vmm_cycles_registers", Kind::Counter, "cycles", kVmm,
+                     "MOV to CR3, CR0 and CR4", cycles_for<Cause::Registers>},
+    Column<SuiteRow>{"vmm_cycles_invalidations", Kind::Counter, "cycles", kVmm,
+                     "INVLPG and INVPCID", cycles_for<Cause::Invalidations>},
+    Column<SuiteRow>{"vmm_cycles_other", Kind::Counter, "cycles", kVmm,
+                     "interrupts, MSRs, changes of the vCPU that has a CPU, full logs",
+                     cycles_for<Cause::Other>},
+    timed_event<Event::HaltedCycles>("cycles", kTime),
+    timed_event<Event::StealCycles>("cycles", kTime),
+    Column<SuiteRow>{"cycles_elapsed", Kind::Gauge, "cycles", kTime,
+                     "from the beginning to the end of the vCPU that ended last; empty without "
+                     "schedule=time",
+                     elapsed},
     Column<SuiteRow>{"slowdown_vs_native", Kind::Ratio, "", kTime,
                      "cycles_total over that of the native experiment with the same identity but "
                      "the pager; empty where there is none",
@@ -273,7 +339,7 @@ constexpr std::array kProcessColumns = {
     Column<ProcessCsvRow>{"cell", Kind::Identity, "", kIdentity, "as in suite.csv",
                           [](const ProcessCsvRow& r) -> Value { return r.cell; }},
     Column<ProcessCsvRow>{"vm", Kind::Identity, "", kIdentity, "number of the VM, from 0",
-                          [](const ProcessCsvRow&) -> Value { return u64{0}; }},
+                          [](const ProcessCsvRow& r) -> Value { return u64{r.process->vm}; }},
     Column<ProcessCsvRow>{"pid", Kind::Identity, "", kIdentity,
                           "the guest's number of the process; empty in the rows shared, orphaned "
                           "and vm",
@@ -312,13 +378,24 @@ constexpr std::array kProcessColumns = {
 
 // --- vcpus.csv -----------------------------------------------------------------------------------
 
+/// Cycles that clocks count, empty where none run.
+template <Event kEvent>
+constexpr Column<VcpuCsvRow> vcpu_wait() {
+  const EventInfo& info = kEventInfo[static_cast<unsigned>(kEvent)];
+  return {
+      info.name, Kind::Counter, "cycles", kSync, info.meaning, [](const VcpuCsvRow& r) -> Value {
+        if (!r.timed) return {};
+        return r.counted->counters[kEvent];
+      }};
+}
+
 constexpr std::array kVcpuColumns = {
     Column<VcpuCsvRow>{"cell", Kind::Identity, "", kIdentity, "as in suite.csv",
                        [](const VcpuCsvRow& r) -> Value { return r.cell; }},
     Column<VcpuCsvRow>{"vm", Kind::Identity, "", kIdentity, "number of the VM, from 0",
-                       [](const VcpuCsvRow&) -> Value { return u64{0}; }},
+                       [](const VcpuCsvRow& r) -> Value { return u64{r.counted->vm}; }},
     Column<VcpuCsvRow>{"vcpu", Kind::Identity, "", kIdentity, "number of the vCPU, from 0",
-                       [](const VcpuCsvRow& r) -> Value { return r.vcpu; }},
+                       [](const VcpuCsvRow& r) -> Value { return u64{r.counted->vcpu}; }},
     Column<VcpuCsvRow>{
         "exits", Kind::Counter, "exits", kExits, "its VM exits",
         [](const VcpuCsvRow& r) -> Value { return total_exits(r.counted->counters); }},
@@ -330,9 +407,14 @@ constexpr std::array kVcpuColumns = {
         "ipis_received", Kind::Counter, "interrupts", kSync,
         kEventInfo[static_cast<unsigned>(Event::IpiReceived)].meaning,
         [](const VcpuCsvRow& r) -> Value { return r.counted->counters[Event::IpiReceived]; }},
+    vcpu_wait<Event::LockWait>(),
+    vcpu_wait<Event::FlushWait>(),
+    vcpu_wait<Event::GuestLockWait>(),
+    vcpu_wait<Event::HaltedCycles>(),
+    vcpu_wait<Event::StealCycles>(),
     Column<VcpuCsvRow>{"cycles_total", Kind::Counter, "cycles", kTime, "its modelled CPU time",
                        [](const VcpuCsvRow& r) -> Value {
-                         return price(r.cpu, {r.counted->accesses, r.counted->counters}).total();
+                         return r.prices->of({r.counted->accesses, r.counted->counters}).total();
                        }},
 };
 
@@ -403,7 +485,7 @@ SuiteRow make_suite_row(const std::string& suite, u64 cell, const Experiment& ex
           cell,
           &experiment,
           &result,
-          price(experiment.cpu, {result.accesses, result.counters}),
+          experiment.prices().of({result.accesses, result.counters}),
           std::nullopt};
 }
 
@@ -421,10 +503,10 @@ CellText cell_text(const SuiteRow& row) {
   for (const ProcessRow& p : row.result->processes) {
     text.processes.push_back(csv_row(process_columns(), ProcessCsvRow{row.cell, &p}));
   }
-  u64 index = 0;
+  const Prices prices = row.experiment->prices();
   for (const Result::OfVcpu& v : row.result->vcpus) {
     text.vcpus.push_back(
-        csv_row(vcpu_columns(), VcpuCsvRow{row.cell, index++, row.experiment->cpu, &v}));
+        csv_row(vcpu_columns(), VcpuCsvRow{row.cell, row.experiment->timed(), &prices, &v}));
   }
   u64 sample = 0;
   for (const SeriesSample& s : row.result->series) {

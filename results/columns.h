@@ -60,8 +60,8 @@ struct SeriesCsvRow {
 };
 struct VcpuCsvRow {
   u64 cell = 1;
-  u64 vcpu = 0;
-  std::string_view cpu;
+  bool timed = false;
+  const Prices* prices = nullptr;
   const Result::OfVcpu* counted = nullptr;
 };
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "results/catalog.h"
+#include "results/cost_model.h"
 
 namespace mmuscope {
 
@@ -15,14 +16,22 @@ struct Experiment {
   const PagerInfo* pager = nullptr;
   Params pager_params;
   std::string cpu;
-  Params machine;  ///< keys of --set
-  unsigned vcpus = 1;
+  Params machine;      ///< keys of --set
+  unsigned vcpus = 1;  ///< of each VM
+  unsigned vms = 1;
   u64 seed = 1;
   std::string record;  ///< file for a recording of all that the machine's guest does; empty: none
+
+  bool timed() const { return machine.text("schedule") == "time"; }
+  /// Of its CPU, with the user's changes. Throws InputError if their file is bad.
+  Prices prices() const;
 };
 
-/// The most vCPUs that one machine is given.
+/// The most vCPUs that one VM is given, and the most VMs: together no more than can be told apart
+/// by their tags.
 inline constexpr unsigned kMaxVcpus = 64;
+inline constexpr unsigned kMaxVms = 256;
+inline constexpr unsigned kMaxVcpusInAll = 1000;
 
 /// An experiment as users write it.
 struct ExperimentText {
@@ -30,6 +39,7 @@ struct ExperimentText {
   std::string cpu{kDefaultCpu};
   std::vector<std::string> set;  ///< key=value of the machine
   u64 vcpus = 1;
+  u64 vms = 1;
   u64 seed = 1;
   std::string record;  ///< as in Experiment
 };
@@ -52,6 +62,7 @@ struct ProcessRow {
   std::optional<u64> table_pages_private, table_pages_shared;
   std::optional<u64> pager_bytes;  ///< private to the row, peak
   std::optional<u64> exits, guest_page_faults;
+  unsigned vm = 0;
 };
 
 /// A moment of a run: a row of series.csv.
@@ -68,13 +79,16 @@ struct Result {
   bool ok() const { return status == "ok"; }
 
   struct OfVcpu {
+    unsigned vm = 0;
+    unsigned vcpu = 0;
     u64 accesses = 0;
     Counters counters;
+    u64 clock = 0;  ///< cycles from the beginning to its end; with schedule=time
   };
-  std::vector<OfVcpu> vcpus;
-  u64 accesses = 0;   ///< the sum over vCPUs
-  Counters counters;  ///< the sum over vCPUs
-  Gauges gauges;      ///< at the end
+  std::vector<OfVcpu> vcpus;  ///< by VM and index
+  u64 accesses = 0;           ///< the sum over vCPUs
+  Counters counters;          ///< the sum over vCPUs
+  Gauges gauges;              ///< at the end
   u64 guest_table_bytes_peak = 0;
   u64 processes_peak = 0;
   std::vector<ProcessRow> processes;  ///< by pid, then `shared`, `orphaned`, `vm`

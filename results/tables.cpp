@@ -40,8 +40,9 @@ std::string machine_keys(const Experiment& e) {
 
 std::string what_ran(const SuiteRow& row) {
   const Experiment& e = *row.experiment;
-  return fmt::format("workload  {} {}\nmachine   {} {} vcpus={}\nseed      {}\n", e.workload->name,
-                     e.workload_params.canonical(), e.cpu, machine_keys(e), e.vcpus, e.seed);
+  return fmt::format("workload  {} {}\nmachine   {} {} vcpus={} vms={}\nseed      {}\n",
+                     e.workload->name, e.workload_params.canonical(), e.cpu, machine_keys(e),
+                     e.vcpus, e.vms, e.seed);
 }
 
 }  // namespace

@@ -62,19 +62,18 @@ Resume ShadowMmu::page_fault(Vcpu& v, const VmExit& exit) {
     f.rights = static_cast<u8>((f.rights | rights::kWrite) & ~rights::kUser);
     if (controls.smep) f.rights &= static_cast<u8>(~rights::kExec);
   }
-  lock(&v);
-  make_room(v);
-  switch (fill(f)) {
-    case Filled::Fixed:
-      ++v.counters[Event::PfFixed];
-      break;
-    case Filled::Spurious:
-      ++v.counters[Event::PfSpurious];
-      break;
-    case Filled::WriteProtected:
-      return write_protected(v, exit, gpa);
-  }
+  if (fill_locked(f) == Filled::WriteProtected) return write_protected(v, exit, gpa);
   return Resume::retry();
+}
+
+ShadowMmu::Filled ShadowMmu::fill_locked(Fault& f) {
+  Vcpu& v = f.vcpu;
+  const auto held = lock_.write(&v, f.path.where[f.path.level].frame());
+  make_room(v);
+  const Filled filled = fill(f);
+  if (filled == Filled::Fixed) ++v.counters[Event::PfFixed];
+  if (filled == Filled::Spurious) ++v.counters[Event::PfSpurious];
+  return filled;
 }
 
 // --- the path to the leaf ------------------------------------------------------------------------

@@ -29,6 +29,7 @@ Role root_role(const Controls& c) {
 
 ShadowMmu::ShadowMmu(Machine& machine, const ShadowPolicy& policy)
     : machine_(machine),
+      lock_(machine, LockKind::Coarse),
       policy_(policy),
       limit_(policy.limit),
       tables_(machine, policy.unsync),
@@ -191,12 +192,12 @@ Gauges ShadowMmu::gauges() const {
 }
 
 void ShadowMmu::forget(Gfn first, u64 frames, Shootdown& owed) {
-  lock(nullptr);
+  const auto held = lock_.write(nullptr, first);
   tables_.drop_range(first, frames, owed);
 }
 
 void ShadowMmu::limit_shadow_pages(u64 pages) {
-  lock(nullptr);
+  const auto held = lock_.write(nullptr, Gfn(0));
   if (tables_.used() > pages) {
     Counters& c = counters(nullptr);
     c[Event::MmuRecycled] += zap_oldest(nullptr, tables_.used() - pages);
@@ -215,7 +216,7 @@ void ShadowMmu::log_dirty(bool on) {
   if (on == logging_dirty_) return;
   logging_dirty_ = on;
   dirty_.assign(machine_.map().bytes() / kPageBytes, false);
-  lock(nullptr);
+  const auto held = lock_.write(nullptr, Gfn(0));
   Shootdown owed;
   if (on) {
     tables_.remove_write_access();
@@ -229,7 +230,7 @@ void ShadowMmu::log_dirty(bool on) {
 u64 ShadowMmu::harvest_dirty() {
   u64 count = 0;
   Shootdown owed;
-  lock(nullptr);
+  const auto held = lock_.write(nullptr, Gfn(0));
   for (u64 g = 0; g < dirty_.size(); ++g) {
     if (!dirty_[g]) continue;
     dirty_[g] = false;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/mmu_lock.h"
 #include "shadow/shadow_tables.h"
 
 namespace mmuscope {
@@ -73,7 +74,6 @@ class ShadowMmu final : public Pager {
   PerVcpu& state(const Vcpu& v) { return vcpus_[v.index()]; }
   // Whose work is done: a vCPU's that has exited, or the host's own (null).
   Counters& counters(Vcpu* v) { return (v != nullptr ? *v : machine_.vcpu(0)).counters; }
-  void lock(Vcpu* v) { ++counters(v)[Event::LockAcquisition]; }
   /// Flushes every vCPU if anything is owed.
   void flush_owed(Vcpu* v, Shootdown& owed);
   /// Flushes if anything was taken down or is owed, then frees what was taken down.
@@ -83,6 +83,7 @@ class ShadowMmu final : public Pager {
 
   // --- page faults: shadow_fill.cpp
   Resume page_fault(Vcpu& v, const VmExit& exit);
+  Filled fill_locked(Fault& f);
   Filled fill(Fault& f);
   ShadowPage& page_for(Vcpu& v, Gfn gfn, const Role& role);
   ShadowPage& child_for(Vcpu& v, ShadowPage& parent, unsigned i, Gfn gfn, bool direct, u8 access);
@@ -147,6 +148,7 @@ class ShadowMmu final : public Pager {
   std::optional<GuestLeaf> read_guest_leaf(Vcpu& v, const ShadowPage& page, unsigned i);
 
   Machine& machine_;
+  MmuLock lock_;
   const ShadowPolicy policy_;
   u64 limit_;
   ShadowTables tables_;

@@ -31,11 +31,13 @@ void ShadowMmu::enter(Vcpu& v) {
 
 void ShadowMmu::load_root(Vcpu& v) {
   PerVcpu& s = state(v);
-  lock(&v);
-  make_room(v);
-  ShadowPage& page = page_for(v, v.root().frame(), root_role(v.controls()));
-  ++page.root_count;
-  s.root = {&page, v.cr3()};
+  {
+    const auto held = lock_.write(&v, v.root().frame());
+    make_room(v);
+    ShadowPage& page = page_for(v, v.root().frame(), root_role(v.controls()));
+    ++page.root_count;
+    s.root = {&page, v.cr3()};
+  }
   sync_roots(v);
   s.sync_asked = false;
   v.flush_space();
@@ -51,7 +53,7 @@ void ShadowMmu::free_roots(Vcpu& v, bool current,
   }
   if (current && s.root.page != nullptr) chosen.push_back(&s.root);
   if (chosen.empty()) return;
-  lock(&v);
+  const auto held = lock_.write(&v, chosen.front()->page->gfn);
   Zapped zapped;
   for (Root* r : chosen) {
     tables_.put_root(*r->page, policy_.zap_unsync_children, zapped);
@@ -155,7 +157,7 @@ void ShadowMmu::invalidate_before_fault(Vcpu& v, Gva va) {
 /// stays so.
 void ShadowMmu::invalidate_address(Vcpu& v, const Root& root, Gva va) {
   if (root.page == nullptr) return;
-  lock(&v);
+  const auto held = lock_.write(&v, root.page->gfn);
   for (ShadowPage* p = root.page; p != nullptr;) {
     const unsigned i = table_index(va, p->role.level);
     if (p->unsync) {

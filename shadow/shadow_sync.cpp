@@ -19,7 +19,7 @@ void ShadowMmu::sync_roots(Vcpu& v) {
     return;
   }
   if (root->unsync_children == 0) return;
-  lock(&v);
+  const auto held = lock_.write(&v, root->gfn);
   sync_children(v, *root);
 }
 
@@ -68,6 +68,7 @@ void ShadowMmu::sync_page(Vcpu& v, ShadowPage& page, Shootdown& owed) {
 void ShadowMmu::sync_entry(Vcpu& v, ShadowPage& page, unsigned i, Shootdown& owed) {
   const u64 old = page.entry(i);
   if (old == 0) return;
+  ++v.counters[Event::MmuEntrySynced];
   const auto leaf = read_guest_leaf(v, page, i);
   const EntryNote& note = page.notes[i];
   if (!leaf || leaf->gfn != note.gfn()) {

@@ -38,7 +38,7 @@ Resume ShadowMmu::write_protected(Vcpu& v, const VmExit& exit, Gpa gpa) {
 
 /// Drops every shadow of tables in the frame.
 void ShadowMmu::drop_shadows(Vcpu& v, Gfn gfn) {
-  lock(&v);
+  const auto held = lock_.write(&v, gfn);
   Zapped zapped;
   for (ShadowPage* p : tables_.cache().shadows_of(gfn)) {
     if (!p->invalid) zap(&v, *p, zapped);
@@ -47,7 +47,7 @@ void ShadowMmu::drop_shadows(Vcpu& v, Gfn gfn) {
 }
 
 void ShadowMmu::table_written(Vcpu& v, Gpa gpa, unsigned bytes) {
-  lock(&v);
+  const auto held = lock_.write(&v, gpa.frame());
   ++v.counters[Event::MmuPteWrite];
   const u64 now = machine_.guest_read(Gpa(gpa.raw() & ~u64{7}));
   Zapped zapped;

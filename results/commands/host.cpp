@@ -33,7 +33,7 @@ int host_command(const Args& args) {
       throw InputError(line.text("root") + " has no directory proc: not a machine's files");
     }
   }
-  const Host host = read_host(source);
+  const HostFacts host = read_host(source);
   const std::vector<CsvRow> rows = host_rows(host);
   if (line.has("csv")) {
     std::string csv;

@@ -184,8 +184,13 @@ std::vector<CsvRow> cost_rows() {
                     std::to_string(c.cycles), std::string(c.unit), std::string(name_of(c.sure)),
                     std::string(c.source)});
   }
+  for (const OtherCost& c : other_costs()) {
+    rows.push_back({c.name == "access" ? "cycles_guest" : "cycles_sync", std::string(c.name),
+                    std::to_string(c.cycles), std::string(c.unit), std::string(name_of(c.sure)),
+                    std::string(c.source)});
+  }
   for (const ExitCost& c : exit_costs()) {
-    rows.push_back({"cycles_exit", "round_trip on " + std::string(c.cpu), std::to_string(c.cycles),
+    rows.push_back({"cycles_exit", "exit on " + std::string(c.cpu), std::to_string(c.cycles),
                     "exit", std::string(name_of(c.sure)), std::string(c.source)});
   }
   for (const RefCost& c : ref_costs()) {

@@ -55,7 +55,7 @@ std::string table(const Scenario& recorded, const ScenarioResult& result) {
 }
 
 struct Options {
-  Host host;
+  HostFacts host;
   std::string cpu, csv, record;
 };
 

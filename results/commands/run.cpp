@@ -42,7 +42,8 @@ void add_options(CommandLine& line) {
   line.value("workload", "", "SPEC of the workload")
       .repeated("pager", "SPEC of the pager")
       .value("cpu", std::string(kDefaultCpu).c_str(), "CPU model")
-      .value("vcpus", "1", "virtual CPUs, 1 to 64")
+      .value("vcpus", "1", "virtual CPUs of each VM, 1 to 64")
+      .value("vms", "1", "virtual machines, each with the workload and a seed of its own, 1 to 256")
       .value("seed", "1", "seed of the workload's choices")
       .repeated("set", "key=value of the machine; may be given again for another key")
       .value("csv", "", "writes suite.csv's row or rows; - is standard output")
@@ -62,6 +63,7 @@ ExperimentText experiment_text(const CommandLine& line) {
     text.set.push_back("series-every=1000");
   }
   text.vcpus = line.number("vcpus", 1, kMaxVcpus);
+  text.vms = line.number("vms", 1, kMaxVms);
   text.seed = line.number("seed", 0, 0);
   if (line.has("record")) text.record = line.text("record");
   return text;

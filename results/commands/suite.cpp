@@ -21,7 +21,7 @@ constexpr CommandHelp kHelp = {
     "Runs a matrix of experiments, writes suite.csv, processes.csv, vcpus.csv (and summary.csv\n"
     "where seeds are repeated) and manifest.json into DIR and prints a table of them. Ctrl-C keeps "
     "every finished row; --resume goes on from there.\n"
-    "A suite file has lines `key = value` with the keys name, workload, pager, cpu, set, vcpus "
+    "A suite file has lines `key = value` with the keys name, workload, pager, cpu, set, vcpus, vms "
     "and\n"
     "seed; workload, pager, cpu and set are repeated for alternatives, vcpus and seed take lists\n"
     "of numbers; the suite is their product. `mmuscope list suites` shows those that have names.\n",

@@ -109,7 +109,7 @@ class Reader {
  public:
   explicit Reader(const HostSource& source) : source_(source), cpu_(source.root / "proc/cpuinfo") {}
 
-  Host read() {
+  HostFacts read() {
     const std::string release = first_line(source_.root / "proc/sys/kernel/osrelease");
     host_.kernel = "Linux " + (release.empty() ? "of unknown release" : release);
     add("kernel", release.empty() ? "unknown" : release, "/proc/sys/kernel/osrelease");
@@ -199,13 +199,13 @@ class Reader {
   void choose() {
     host_.native_supervisor = intel_ || amd_;
     if (ept_ || npt_) {
-      host_.paging = ept_ ? Host::Paging::Ept : Host::Paging::Npt;
+      host_.paging = ept_ ? HostFacts::Paging::Ept : HostFacts::Paging::Npt;
       const bool large = cpu_.has(ept_ ? "ept_1gb" : "pdpe1gb");
       host_.pager =
           fmt::format("nested:format={},page={}", ept_ ? "ept" : "npt", large ? "1g" : "2m");
       if (ept_) host_.pager += ept_ad_ ? ",ad=on" : ",ad=off";
     } else if (intel_ || amd_ || opens_) {
-      host_.paging = Host::Paging::Shadow;
+      host_.paging = HostFacts::Paging::Shadow;
       host_.pager = "shadow-unsync";
       // Upstream takes the out-of-sync children of an upper page down with it, without asking.
       if (eager_zap_.empty() || is_on(eager_zap_)) host_.pager += ":zap-unsync-children=on";
@@ -213,9 +213,9 @@ class Reader {
     host_.cpu = known_cpu(cpu_);
     add("kvm_paging", paging_name(), "all of the above");
     add("cpl0",
-        host_.paging == Host::Paging::None ? "none"
-        : host_.native_supervisor          ? "on the CPU"
-                                           : "emulated",
+        host_.paging == HostFacts::Paging::None ? "none"
+        : host_.native_supervisor               ? "on the CPU"
+                                                : "emulated",
         "all of the above");
     add("pager", host_.pager.empty() ? "none" : "--pager " + host_.pager, "all of the above");
     add("cpu_model", host_.cpu.empty() ? "none of `list cpus`" : "--cpu " + host_.cpu,
@@ -224,13 +224,13 @@ class Reader {
 
   const char* paging_name() const {
     switch (host_.paging) {
-      case Host::Paging::None:
+      case HostFacts::Paging::None:
         return "none";
-      case Host::Paging::Shadow:
+      case HostFacts::Paging::Shadow:
         return "shadow";
-      case Host::Paging::Ept:
+      case HostFacts::Paging::Ept:
         return "two-dimensional (EPT)";
-      case Host::Paging::Npt:
+      case HostFacts::Paging::Npt:
         return "two-dimensional (NPT)";
     }
     return "";
@@ -238,7 +238,7 @@ class Reader {
 
   const HostSource& source_;
   CpuInfo cpu_;
-  Host host_;
+  HostFacts host_;
   bool opens_ = false, intel_ = false, amd_ = false, ept_ = false, ept_ad_ = false, npt_ = false;
   std::string eager_zap_;
 };
@@ -255,18 +255,18 @@ HostSource this_host() {
   return source;
 }
 
-Host read_host(const HostSource& source) { return Reader(source).read(); }
+HostFacts read_host(const HostSource& source) { return Reader(source).read(); }
 
-std::string Host::text() const {
+std::string HostFacts::text() const {
   if (paging == Paging::None) return kernel + ", no KVM";
   return fmt::format("{}, KVM with {} paging, CPL 0 {}: beside it {}", kernel,
                      tdp() ? "two-dimensional" : "shadow",
                      native_supervisor ? "on the CPU" : "emulated", pager);
 }
 
-std::vector<CsvRow> host_rows(const Host& host) {
+std::vector<CsvRow> host_rows(const HostFacts& host) {
   std::vector<CsvRow> rows = {{"item", "value", "from"}};
-  for (const Host::Fact& f : host.facts) rows.push_back({f.item, f.value, f.from});
+  for (const HostFacts::Fact& f : host.facts) rows.push_back({f.item, f.value, f.from});
   return rows;
 }
 

@@ -26,7 +26,7 @@ struct HostSource {
 HostSource this_host();
 
 /// What of a machine decides how its KVM runs a guest's memory, and which pager corresponds.
-struct Host {
+struct HostFacts {
   struct Fact {
     std::string item, value, from;  ///< "ept", "yes", "/proc/cpuinfo"
   };
@@ -45,9 +45,9 @@ struct Host {
   std::string text() const;  ///< one line for people
 };
 /// Reads a machine's files; what is missing is a fact too. Changes nothing, makes no VM.
-Host read_host(const HostSource& source);
+HostFacts read_host(const HostSource& source);
 
 /// Rows item,value,from under a header.
-std::vector<CsvRow> host_rows(const Host& host);
+std::vector<CsvRow> host_rows(const HostFacts& host);
 
 }  // namespace mmuscope

@@ -76,7 +76,7 @@ bool is_access(const ScenarioOp& op) { return op.kind == ScenarioOp::Kind::Acces
 
 // --- running -------------------------------------------------------------------------------------
 
-LiveRunner::LiveRunner(const Host& host) : host_(host) {
+LiveRunner::LiveRunner(const HostFacts& host) : host_(host) {
   // Said now, not after the files were read.
   Mapping probe(2 * kStubPage);
   const KvmMachine machine(config_of(Scenario{}), probe);

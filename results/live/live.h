@@ -16,7 +16,7 @@ class OpRunner;
 class LiveRunner {
  public:
   /// Throws InputError that says why if the host's KVM cannot be used.
-  explicit LiveRunner(const Host& host);
+  explicit LiveRunner(const HostFacts& host);
 
   /// A scenario as it ran.
   struct Record {
@@ -31,7 +31,7 @@ class LiveRunner {
   /// that cannot be run live, RunError if a vCPU dies.
   Record record(const Scenario& scenario);
 
-  const Host& host() const { return host_; }
+  const HostFacts& host() const { return host_; }
   /// What was left out so far, a line each.
   const std::vector<std::string>& notes() const { return notes_; }
 
@@ -41,7 +41,7 @@ class LiveRunner {
   void lay_out(const Scenario& scenario);
   void record_step(KvmMachine& machine, OpRunner& runner, Record& record, std::size_t index);
 
-  Host host_;
+  HostFacts host_;
   std::vector<Mapping> memory_;            // at most one
   std::vector<std::string_view> figures_;  // that are compared: KVM's own names
   std::vector<std::string> notes_;

@@ -118,7 +118,7 @@ void read_journal(const fs::path& folder, Records& records) {
 std::string identity(const CsvRow& row) {
   std::string text;
   for (const std::string_view name : {"workload", "workload_params", "pager", "pager_params", "cpu",
-                                      "machine_params", "vcpus", "seed"}) {
+                                      "machine_params", "vcpus", "vms", "seed"}) {
     text.append(row[suite_column(name)]).append("\n");
   }
   return text;

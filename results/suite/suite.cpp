@@ -20,8 +20,8 @@ namespace po = boost::program_options;
 constexpr std::size_t kMaxSuiteBytes = 1 << 20;
 constexpr std::size_t kMaxLine = 1 << 16;
 constexpr std::size_t kMaxNumbers = 1000;
-constexpr std::array<std::string_view, 7> kKeys = {"name", "workload", "pager", "cpu",
-                                                   "set",  "vcpus",    "seed"};
+constexpr std::array<std::string_view, 8> kKeys = {"name", "workload", "pager", "cpu",
+                                                   "set",  "vcpus",    "vms",   "seed"};
 
 /// A value and the line that it stands in, for messages about it.
 template <class T>
@@ -35,7 +35,7 @@ struct Axes {
   std::string name;
   std::vector<Placed<std::string>> workloads, pagers, cpus;
   std::vector<std::vector<Placed<std::string>>> sets;  // one axis for each key, its settings
-  std::vector<Placed<u64>> vcpus, seeds;
+  std::vector<Placed<u64>> vcpus, vms, seeds;
 };
 
 [[noreturn]] void fail(const std::string& file, unsigned line, const std::string& what) {
@@ -113,8 +113,8 @@ void add_line(Axes& axes, const std::string& key, const std::string& value, cons
       fail(file, line, "set = " + value + " is not set = key=value, one key a line");
     }
     add_setting(axes, value, line);
-  } else if (key == "vcpus" || key == "seed") {
-    auto& axis = key == "vcpus" ? axes.vcpus : axes.seeds;
+  } else if (key == "vcpus" || key == "vms" || key == "seed") {
+    auto& axis = key == "vcpus" ? axes.vcpus : key == "vms" ? axes.vms : axes.seeds;
     const auto numbers = parse_numbers(key, value, file, line);
     axis.insert(axis.end(), numbers.begin(), numbers.end());
   } else {
@@ -140,6 +140,7 @@ Axes parse_axes(std::string_view text, const std::string& file) {
   if (axes.pagers.empty()) fail(file, line, "no pager = SPEC");
   if (axes.cpus.empty()) axes.cpus.push_back({std::string(kDefaultCpu), line});
   if (axes.vcpus.empty()) axes.vcpus.push_back({1, line});
+  if (axes.vms.empty()) axes.vms.push_back({1, line});
   if (axes.seeds.empty()) axes.seeds.push_back({1, line});
   return axes;
 }
@@ -174,6 +175,7 @@ void check_axes(const Axes& axes, const std::string& file) {
   check(axes.pagers, [](ExperimentText& t, const std::string& v) { t.pager = v; });
   check(axes.cpus, [](ExperimentText& t, const std::string& v) { t.cpu = v; });
   check(axes.vcpus, [](ExperimentText& t, u64 v) { t.vcpus = v; });
+  check(axes.vms, [](ExperimentText& t, u64 v) { t.vms = v; });
   for (const auto& axis : axes.sets) {
     check(axis, [](ExperimentText& t, const std::string& v) { t.set = {v}; });
   }
@@ -192,7 +194,8 @@ std::vector<Experiment> multiply(const Axes& axes, const std::string& file) {
   std::vector<std::size_t> sizes = {axes.workloads.size(), axes.cpus.size()};
   for (const auto& axis : axes.sets) sizes.push_back(axis.size());
   const std::size_t after_sets = sizes.size();
-  sizes.insert(sizes.end(), {axes.vcpus.size(), axes.seeds.size(), axes.pagers.size()});
+  sizes.insert(sizes.end(),
+               {axes.vcpus.size(), axes.vms.size(), axes.seeds.size(), axes.pagers.size()});
   std::size_t cells = 1;
   for (const std::size_t size : sizes) {
     cells *= size;
@@ -211,8 +214,9 @@ std::vector<Experiment> multiply(const Axes& axes, const std::string& file) {
       text.set.push_back(axes.sets[i][at[2 + i]].value);
     }
     text.vcpus = axes.vcpus[at[after_sets]].value;
-    text.seed = axes.seeds[at[after_sets + 1]].value;
-    text.pager = axes.pagers[at[after_sets + 2]].value;
+    text.vms = axes.vms[at[after_sets + 1]].value;
+    text.seed = axes.seeds[at[after_sets + 2]].value;
+    text.pager = axes.pagers[at[after_sets + 3]].value;
     try {
       experiments.push_back(parse_experiment(text));
     } catch (const InputError& error) {
@@ -259,7 +263,7 @@ std::string identity(const Experiment& e) {
   for (const std::string& part :
        {std::string(e.workload->name), e.workload_params.canonical(), std::string(e.pager->name),
         e.pager_params.canonical(), e.cpu, e.machine.canonical(), std::to_string(e.vcpus),
-        std::to_string(e.seed)}) {
+        std::to_string(e.vms), std::to_string(e.seed)}) {
     text.append(part).append("\n");
   }
   return text;

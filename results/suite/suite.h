@@ -35,7 +35,7 @@ inline constexpr std::size_t kMaxCells = 100'000;
 ///   pager = SPEC        likewise
 ///   cpu = NAME
 ///   set = key=value     a key of the machine; the values of one key are alternatives
-///   vcpus = N,N,...     seed = N,N,...
+///   vcpus = N,N,...     vms = N,N,...     seed = N,N,...
 /// The suite is the product of all alternatives; in the order of its cells the pager changes
 /// fastest, so that what is compared stands together, then what stands last in this list.
 /// Throws InputError that names the file and the line.

@@ -50,7 +50,7 @@ class Labels {
   static Settings describe(const CellText& cell) {
     Settings all = settings(cell.suite[suite_column("workload_params")]);
     for (auto& s : settings(cell.suite[suite_column("machine_params")])) all.push_back(s);
-    for (const std::string_view name : {"cpu", "vcpus", "seed"}) {
+    for (const std::string_view name : {"cpu", "vcpus", "vms", "seed"}) {
       all.emplace_back(name, cell.suite[suite_column(name)]);
     }
     return all;

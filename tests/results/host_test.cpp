@@ -43,7 +43,7 @@ class PlantedMachine {
     return write("sys/module/" + module + "/parameters/" + name, value + "\n");
   }
   HostSource& source() { return source_; }
-  Host host() const { return read_host(source_); }
+  HostFacts host() const { return read_host(source_); }
 
  private:
   HostSource source_;
@@ -60,15 +60,15 @@ const char* kRome =
     "model name\t: AMD EPYC 7742\nstepping\t: 0\n";
 const char* kRomeLists = "flags\t\t: fpu pse lm nx pdpe1gb svm npt flushbyasid\n";
 
-std::string value(const Host& host, const std::string& item) {
-  for (const Host::Fact& f : host.facts) {
+std::string value(const HostFacts& host, const std::string& item) {
+  for (const HostFacts::Fact& f : host.facts) {
     if (f.item == item) return f.value;
   }
   return "no such item";
 }
 
 /// The pager is one that the emulator has, with keys that it knows.
-void check_pager(const Host& host) {
+void check_pager(const HostFacts& host) {
   const Spec spec = parse_spec(host.pager);
   const PagerInfo& info = find_pager(spec.name);
   Params params("pager " + spec.name, info.params());
@@ -81,8 +81,8 @@ TEST_CASE("host: Intel with EPT") {
   m.parameter("kvm_intel", "ept", "Y").parameter("kvm_intel", "eptad", "Y");
   m.parameter("kvm_intel", "pml", "Y").parameter("kvm_intel", "vpid", "Y");
   m.parameter("kvm", "tdp_mmu", "Y");
-  const Host host = m.host();
-  CHECK(host.paging == Host::Paging::Ept);
+  const HostFacts host = m.host();
+  CHECK(host.paging == HostFacts::Paging::Ept);
   CHECK(host.native_supervisor);
   CHECK(host.pager == "nested:format=ept,page=1g,ad=on");
   CHECK(host.cpu == "skylake");
@@ -116,8 +116,8 @@ TEST_CASE("host: Intel with EPT without large pages and A/D flags") {
 TEST_CASE("host: Intel with EPT switched off is shadow paging with CPL 0 on the CPU") {
   PlantedMachine m;
   m.cpu(kSkylake, kSkylakeLists).parameter("kvm_intel", "ept", "N").write("dev/kvm", "");
-  const Host host = m.host();
-  CHECK(host.paging == Host::Paging::Shadow);
+  const HostFacts host = m.host();
+  CHECK(host.paging == HostFacts::Paging::Shadow);
   CHECK(host.native_supervisor);
   CHECK(host.pager == "shadow-unsync:zap-unsync-children=on");
   CHECK(value(host, "ept") == "yes");
@@ -132,8 +132,8 @@ TEST_CASE("host: AMD with NPT") {
   m.source().cpuid = [](u32 leaf) {
     return leaf == 0x8000'000a ? CpuidWords{1, 32'768, 0, 1} : CpuidWords{};
   };
-  const Host host = m.host();
-  CHECK(host.paging == Host::Paging::Npt);
+  const HostFacts host = m.host();
+  CHECK(host.paging == HostFacts::Paging::Npt);
   CHECK(host.pager == "nested:format=npt,page=1g");
   CHECK(host.cpu == "zen2");
   CHECK(value(host, "asids") == "32768");
@@ -146,8 +146,8 @@ TEST_CASE("host: AMD with NPT") {
 TEST_CASE("host: no KVM module and no device") {
   PlantedMachine m;
   m.cpu(kSkylake, kSkylakeLists);
-  const Host host = m.host();
-  CHECK(host.paging == Host::Paging::None);
+  const HostFacts host = m.host();
+  CHECK(host.paging == HostFacts::Paging::None);
   CHECK(host.pager.empty());
   CHECK(value(host, "kvm_modules") == "none");
   CHECK(value(host, "pager") == "none");
@@ -160,8 +160,8 @@ TEST_CASE("host: neither vmx nor svm, and KVM opens all the same") {
         "flags\t\t: lm hypervisor\n");
   m.parameter("kvm", "eager_zap_unsync_children", "N").parameter("kvm_pvm", "force", "N");
   m.write("dev/kvm", "");
-  const Host host = m.host();
-  CHECK(host.paging == Host::Paging::Shadow);
+  const HostFacts host = m.host();
+  CHECK(host.paging == HostFacts::Paging::Shadow);
   CHECK_FALSE(host.native_supervisor);
   CHECK(host.pager == "shadow-unsync");
   CHECK(host.cpu == "sapphire-rapids");
@@ -173,7 +173,7 @@ TEST_CASE("host: neither vmx nor svm, and KVM opens all the same") {
 
 TEST_CASE("host: an empty machine has the same items, and no CPU model") {
   PlantedMachine m;
-  const Host empty = m.host(), here = read_host(this_host());
+  const HostFacts empty = m.host(), here = read_host(this_host());
   REQUIRE(empty.facts.size() == here.facts.size());
   for (std::size_t i = 0; i < empty.facts.size(); ++i) {
     CHECK(empty.facts[i].item == here.facts[i].item);

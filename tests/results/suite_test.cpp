@@ -105,7 +105,7 @@ TEST_CASE("suite: what is wrong is named with file and line") {
   CHECK(
       message(good + "pagger = shadow\n") ==
       "a.suite:3: unknown suite key 'pagger'; did you mean 'pager'? valid: name, workload, pager, "
-      "cpu, set, vcpus, seed");
+      "cpu, set, vcpus, vms, seed");
   // No name is guessed from a prefix.
   CHECK(message(good + "work = touch\n").substr(0, 37) == "a.suite:3: unknown suite key 'work'; ");
   CHECK(message(good + "workload = frok\n").substr(0, 34) == "a.suite:3: unknown workload 'frok'");

@@ -162,7 +162,7 @@ TEST_CASE("what touches part of a huge page splits its mapping and loses nothing
               }});
 }
 
-TEST_CASE("fork shares huge pages; a write splits the mapping and copies 4 KBytes") {
+TEST_CASE("fork shares huge pages, and a write splits the mapping and copies 4 KBytes") {
   Guest guest(with(HugePages::Always));
   const KernelStatistics& told = guest.kernel.statistics();
   u64 in_child = 0;
@@ -283,7 +283,7 @@ TEST_CASE("mremap moves whole tables and huge pages where both addresses are ali
               }});
 }
 
-TEST_CASE("without a free huge page memory comes in small ones; freed blocks become whole again") {
+TEST_CASE("without a free huge page memory comes in small ones, and freed blocks become whole again") {
   MachineConfig config = with(HugePages::Always);
   config.memory_bytes = u64{32} << 20;
   Guest guest(config);

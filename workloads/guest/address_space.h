@@ -3,7 +3,7 @@
 #include <map>
 #include <memory>
 
-#include "core/vcpu.h"
+#include "workloads/guest/guest_lock.h"
 #include "workloads/guest/vma.h"
 
 namespace mmuscope {
@@ -22,26 +22,20 @@ struct AddressSpace : std::enable_shared_from_this<AddressSpace> {
   /// By the first address of each huge page: a table kept for the time when it is split. Linux,
   /// pgtable_trans_huge_deposit.
   std::map<Gva, Gpa> spare_tables;
-  u32 users = 1;  ///< processes and threads that live in it
-  bool locked = false;
+  u32 users = 1;   ///< processes and threads that live in it
+  GuestLock lock;  ///< Linux: mmap_lock
   /// Goes up with every flush, so that a vCPU that slept through some knows. Linux, tlb_gen.
   u64 flushes = 0;
 };
 
-/// Holds an address space's lock for a scope: Linux's mmap_lock. A vCPU may give way inside any
-/// access, so mappings and tables change only under it; once held, what was read stays true.
+/// Holds an address space's lock for a scope. Faults take it like everybody else: there are no
+/// readers.
 class SpaceLock {
  public:
-  SpaceLock(Vcpu& vcpu, AddressSpace& space) : space_(space) {
-    while (space_.locked) vcpu.give_way();
-    space_.locked = true;
-  }
-  ~SpaceLock() { space_.locked = false; }
-  SpaceLock(const SpaceLock&) = delete;
-  SpaceLock& operator=(const SpaceLock&) = delete;
+  SpaceLock(Vcpu& vcpu, AddressSpace& space) : hold_(vcpu, space.lock) {}
 
  private:
-  AddressSpace& space_;
+  GuestLock::Hold hold_;
 };
 
 }  // namespace mmuscope

@@ -94,7 +94,8 @@ void GuestTlb::flush(Vcpu& vcpu, AddressSpace& space, const FlushRange& range) {
   }
   send(vcpu, request);
   if (cpu(vcpu).loaded == &space) perform(vcpu, request);
-  while (request.unanswered > 0) vcpu.give_way();
+  while (request.unanswered > 0) vcpu.give_way(Event::FlushWait);
+  vcpu.advance_to(request.answered_at, Event::FlushWait);
 }
 
 void GuestTlb::flush_for_teardown(Vcpu& vcpu, AddressSpace& space) {
@@ -110,6 +111,11 @@ void GuestTlb::send(Vcpu& vcpu, Request& request) {
     const Cpu& other = cpus_[i];
     if (i == vcpu.index() || other.loaded != request.space) continue;
     if (other.resting && !request.range.freed_tables) continue;
+    // Linux, kvm_flush_tlb_multi: the hypervisor flushes for a vCPU that does not run.
+    if (machine_.config().pv_flush && machine_.vcpu(i).preempted()) {
+      machine_.vcpu(i).defer_flush();
+      continue;
+    }
     targets.push_back(i);
   }
   if (targets.empty()) return;
@@ -132,6 +138,8 @@ void GuestTlb::on_ipi(Vcpu& vcpu) {
       }
     }
     --request.unanswered;
+    request.answered_at =
+        std::max(request.answered_at, vcpu.clock() + machine_.host().costs().ipi_answer);
   }
 }
 

@@ -68,6 +68,7 @@ class GuestTlb {
     FlushRange range;
     u64 flushes;  ///< the address space's count when it was made
     unsigned unanswered = 0;
+    u64 answered_at = 0;  ///< clock at which the last one has
   };
   /// Linux, TLB_NR_DYN_ASIDS.
   static constexpr unsigned kTags = 6;

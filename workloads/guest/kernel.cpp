@@ -18,13 +18,15 @@ constexpr u64 kSignalFrame = 1024;
 /// In the kernel for a scope: a system call, a fault or an interrupt.
 class Kernel::Mode {
  public:
-  Mode(Kernel& kernel, Vcpu& vcpu)
+  enum class Why : u8 { SystemCall, Exception };
+  Mode(Kernel& kernel, Vcpu& vcpu, Why why = Why::SystemCall)
       : kernel_(kernel),
         vcpu_(vcpu),
         from_user_(vcpu.privilege() == Privilege::User),
         // An interrupt may come amid the kernel's entry and exit code, too.
         from_user_root_(kernel.memory_->tlb().is_on_user_root(vcpu)),
         exceptions_(std::uncaught_exceptions()) {
+    if (why == Why::SystemCall) vcpu.note(Event::GuestEntry);
     if (from_user_) {
       kernel.enter_from_user(vcpu);
     } else if (from_user_root_) {
@@ -144,10 +146,12 @@ Process& Kernel::current(const Vcpu& vcpu) {
 
 Process& Kernel::fork(Vcpu& vcpu, std::unique_ptr<Program> program) {
   const Mode mode(*this, vcpu);
+  vcpu.note(Event::GuestTask);
   Process& parent = current(vcpu);
   Process& child = add_process(parent.name, std::move(program), least_loaded(parent.vcpu));
   child.parent = &parent;
   ++parent.children;
+  change_task_list(vcpu);
   child.stack = memory_->new_stack(vcpu);
   child.memory = memory_->create(vcpu);
   memory_->copy(vcpu, *parent.memory, *child.memory);
@@ -157,10 +161,12 @@ Process& Kernel::fork(Vcpu& vcpu, std::unique_ptr<Program> program) {
 
 Process& Kernel::vfork(Vcpu& vcpu, std::unique_ptr<Program> program) {
   const Mode mode(*this, vcpu);
+  vcpu.note(Event::GuestTask);
   Process& parent = current(vcpu);
   Process& child = add_process(parent.name, std::move(program), least_loaded(parent.vcpu));
   child.parent = child.vfork_parent = &parent;
   ++parent.children;
+  change_task_list(vcpu);
   child.stack = memory_->new_stack(vcpu);
   child.memory = parent.memory;
   ++child.memory->users;
@@ -177,16 +183,25 @@ void Kernel::wake_vfork_parent(Vcpu& vcpu, Process& child) {
 
 Process& Kernel::clone_thread(Vcpu& vcpu, std::unique_ptr<Program> program) {
   const Mode mode(*this, vcpu);
+  vcpu.note(Event::GuestTask);
   Process& leader = *current(vcpu).leader;
   Process& thread = add_process(leader.name, std::move(program), least_loaded(leader.vcpu));
   thread.leader = thread.parent = &leader;
   ++leader.children;
   ++leader.threads;
+  change_task_list(vcpu);
   thread.stack = memory_->new_stack(vcpu);
   thread.memory = leader.memory;
   ++thread.memory->users;
   wake(vcpu, thread);
   return thread;
+}
+
+/// Whoever comes into the world or leaves it, one at a time. Linux, tasklist_lock.
+void Kernel::change_task_list(Vcpu& vcpu) {
+  constexpr u64 kListCycles = 500;  // attaching or releasing a task and its pid, assumed
+  const GuestLock::Hold tasks(vcpu, task_list_lock_);
+  vcpu.compute(kListCycles);
 }
 
 void Kernel::wait(Vcpu& vcpu) {
@@ -224,6 +239,7 @@ void Kernel::exit(Vcpu& vcpu) {
     memory_->tlb().rest(vcpu);
   }
   wake_vfork_parent(vcpu, p);
+  change_task_list(vcpu);
   memory_->free_stack(vcpu, p.stack);
   account(vcpu);
   cpu(vcpu).current = nullptr;
@@ -314,7 +330,10 @@ void Kernel::switch_to(Vcpu& vcpu, Process& process) {
   boot(vcpu);
   if (vcpu.privilege() == Privilege::User) enter_from_user(vcpu);
   Cpu& c = cpu(vcpu);
-  if (c.current != &process) account(vcpu);
+  if (c.current != &process) {
+    account(vcpu);
+    vcpu.note(Event::GuestSwitch);
+  }
   c.current = &process;
   if (!process.memory) {
     process.stack = memory_->new_stack(vcpu);
@@ -502,7 +521,7 @@ bool Kernel::fault_in_kernel(Vcpu& vcpu, const GuestFault& fault) {
 
 bool Kernel::on_fault(Vcpu& vcpu, const GuestFault& fault) {
   if (vcpu.privilege() == Privilege::Supervisor) return fault_in_kernel(vcpu, fault);
-  const Mode mode(*this, vcpu);
+  const Mode mode(*this, vcpu, Mode::Why::Exception);
   Process& p = current(vcpu);
   if (p.killed) return false;
   if (fault.kind == GuestFault::Kind::PageFault && memory_->fault(vcpu, *p.memory, fault)) {
@@ -522,7 +541,7 @@ void Kernel::on_ipi(Vcpu& vcpu) {
   const bool halted = !vcpu.in_guest();
   vcpu.set_halted(false);
   {
-    const Mode mode(*this, vcpu);
+    const Mode mode(*this, vcpu, Mode::Why::Exception);
     vcpu.fetch(kEntryText);
     vcpu.fetch(kKernelText);
     memory_->tlb().on_ipi(vcpu);

@@ -171,6 +171,7 @@ class Kernel final : public GuestHandler {
   void account(const Vcpu& vcpu);
   void wake(Vcpu& vcpu, Process& process);
   void wake_vfork_parent(Vcpu& vcpu, Process& child);
+  void change_task_list(Vcpu& vcpu);
   Process& add_process(std::string name, std::unique_ptr<Program> program, unsigned vcpu);
   void remove_process(Vcpu& vcpu, Process& process);
   unsigned least_loaded(unsigned preferred) const;
@@ -187,6 +188,7 @@ class Kernel final : public GuestHandler {
   std::unique_ptr<MemoryManager> memory_;
   std::vector<Cpu> cpus_;
   std::vector<std::unique_ptr<Process>> processes_;
+  GuestLock task_list_lock_;
   u32 next_pid_ = 1;
   unsigned next_vcpu_ = 0;
   u64 next_sample_;

@@ -40,6 +40,7 @@ MemoryManager::MemoryManager(Machine& machine, const BootImage& image, KernelSta
       zero_page_(image.zero_page),
       thp_(machine.config().thp),
       statistics_(statistics),
+      frames_at_hand_(machine.vcpu_count()),
       frames_(image.first_free, image.end_free),
       tables_(frames_, machine.config().guest_levels),
       tlb_(machine, image, statistics),
@@ -73,6 +74,7 @@ void MemoryManager::destroy(Vcpu& vcpu, AddressSpace& space) {
   TlbGather gather(tlb_, space);
   const std::vector<Vma> all = space.vmas.remove(Gva(0), kLowerHalfEnd);
   for (const Vma& vma : all) clear(vcpu, space, gather, vma, true);
+  for (const Vma& vma : all) change_reverse_map(vcpu, vma);
   if (!all.empty()) {
     tables_.unlink(vcpu, space, all.front().start, all.back().end, Gva(0), kTablesEnd,
                    gather.tables());
@@ -93,6 +95,7 @@ void MemoryManager::copy(Vcpu& vcpu, AddressSpace& from, AddressSpace& to) {
   to.heap_end = from.heap_end;
   for (const Vma& vma : from.vmas.all()) {
     to.vmas.insert(vma);
+    change_reverse_map(vcpu, vma);
     // Pages of a file come back by faults if none was replaced. Linux, vma_needs_copy.
     if (vma.source.kind != Source::Kind::File || vma.has_copies) copy_entries(vcpu, from, to, vma);
   }
@@ -129,6 +132,14 @@ void MemoryManager::copy_entries(Vcpu& vcpu, AddressSpace& from, AddressSpace& t
     PageTables::write(vcpu, copy, entry & ~(x86::kWrite | x86::kAccessed));
   };
   tables_.for_each(vcpu, from, vma.start, vma.end, level, copy_entry, copy_large);
+}
+
+/// A file knows who maps it: all that map it or stop to, one at a time. Linux, i_mmap_rwsem.
+void MemoryManager::change_reverse_map(Vcpu& vcpu, const Vma& vma) {
+  constexpr u64 kTreeCycles = 300;  // an interval tree's insertion or removal, assumed
+  if (vma.source.kind != Source::Kind::File) return;
+  const GuestLock::Hold mappings(vcpu, file_locks_[vma.source.file]);
+  vcpu.compute(kTreeCycles);
 }
 
 Gfn MemoryManager::new_stack(Vcpu& vcpu) {
@@ -184,6 +195,7 @@ void MemoryManager::unmap_locked(Vcpu& vcpu, AddressSpace& space, Gva start, Gva
   // Linux, vms_clear_ptes: clear the entries, unlink the tables, flush, free.
   TlbGather gather(tlb_, space);
   for (const Vma& vma : removed) clear(vcpu, space, gather, vma, false);
+  for (const Vma& vma : removed) change_reverse_map(vcpu, vma);
   tables_.unlink(vcpu, space, removed.front().start, removed.back().end,
                  space.vmas.end_before(start), space.vmas.start_from(end), gather.tables());
   gather.finish(vcpu, frames_);
@@ -594,21 +606,38 @@ void MemoryManager::drop(Vcpu& vcpu, Gfn frame) {
   write_page_struct(vcpu, frames_, first);
 }
 
-Gfn MemoryManager::zeroed(Vcpu& vcpu, PageSize size) {
-  const Gfn frame = frames_.allocate(size);
-  zero_frame(vcpu, frame, size);
-  return frame;
+/// Each CPU keeps some free frames at hand, so that the zone's lock is taken for a batch of them.
+/// Linux, rmqueue_bulk; pcp->batch is 63 on large zones.
+Gfn MemoryManager::take_frame(Vcpu& vcpu, PageSize size) {
+  constexpr u64 kBatch = 63;
+  constexpr u64 kRefillCycles = 63 * 20;  // list handling, assumed
+  u64& at_hand = frames_at_hand_[vcpu.index()];
+  if (size == PageSize::k2M || at_hand == 0) {
+    const GuestLock::Hold zone(vcpu, zone_lock_);
+    vcpu.compute(kRefillCycles);
+    if (size == PageSize::k4K) at_hand = kBatch;
+  }
+  if (size == PageSize::k4K) --at_hand;
+  return frames_.allocate(size);
 }
 
 void MemoryManager::zero_frame(Vcpu& vcpu, Gfn frame, PageSize size) {
+  vcpu.note(Event::GuestFrame);
   write_page_struct(vcpu, frames_, frame);
   for (u64 at = 0; at < page_bytes(size); at += kPageBytes) {
     vcpu.zero(direct_map(frame.base()) + at, kPageBytes);
   }
 }
 
+Gfn MemoryManager::zeroed(Vcpu& vcpu, PageSize size) {
+  const Gfn frame = take_frame(vcpu, size);
+  zero_frame(vcpu, frame, size);
+  return frame;
+}
+
 Gfn MemoryManager::copied(Vcpu& vcpu, Gfn from, PageSize size) {
-  const Gfn frame = frames_.allocate(size);
+  const Gfn frame = take_frame(vcpu, size);
+  vcpu.note(Event::GuestFrame);
   write_page_struct(vcpu, frames_, frame);
   for (u64 at = 0; at < page_bytes(size); at += kPageBytes) {
     vcpu.copy(direct_map(frame.base()) + at, direct_map(from.base()) + at, kPageBytes);

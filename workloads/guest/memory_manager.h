@@ -88,6 +88,8 @@ class MemoryManager {
   void write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where, u64 entry);
   void share(Vcpu& vcpu, Gfn frame);
   void drop(Vcpu& vcpu, Gfn frame);
+  void change_reverse_map(Vcpu& vcpu, const Vma& vma);
+  Gfn take_frame(Vcpu& vcpu, PageSize size);
   Gfn zeroed(Vcpu& vcpu, PageSize size);
   void zero_frame(Vcpu& vcpu, Gfn frame, PageSize size);
   Gfn copied(Vcpu& vcpu, Gfn from, PageSize size);
@@ -122,12 +124,15 @@ class MemoryManager {
   std::optional<Gfn> huge_zero_;
   HugePages thp_;
   KernelStatistics& statistics_;
+  std::vector<u64> frames_at_hand_;  // by vCPU
   FrameAllocator frames_;
   PageTables tables_;
   GuestTlb tlb_;
   Balloon balloon_;
   Reclaim reclaim_;
   std::map<std::pair<u32, u64>, Gfn> page_cache_;
+  std::map<u32, GuestLock> file_locks_;
+  GuestLock zone_lock_;
 };
 
 }  // namespace mmuscope

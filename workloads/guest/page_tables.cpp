@@ -10,6 +10,7 @@ constexpr u64 kUserTable = x86::kPresent | x86::kWrite | x86::kUser | x86::kAcce
 }  // namespace
 
 Gpa PageTables::allocate(Vcpu& vcpu) {
+  vcpu.note(Event::GuestFrame);
   const Gfn table = frames_.allocate();
   write_page_struct(vcpu, frames_, table);
   vcpu.zero(direct_map(table.base()), kPageBytes);
@@ -17,6 +18,7 @@ Gpa PageTables::allocate(Vcpu& vcpu) {
 }
 
 Gpa PageTables::allocate_pair(Vcpu& vcpu) {
+  vcpu.note(Event::GuestFrame, 2);
   const Gfn first = frames_.allocate_pair();
   write_page_struct(vcpu, frames_, first);
   vcpu.zero(direct_map(first.base()), kPageBytes);

@@ -1,5 +1,8 @@
 #include "workloads/trace/machine_recorder.h"
 
+#include <algorithm>
+#include <cassert>
+
 namespace mmuscope {
 
 using Kind = MachineOp::Kind;
@@ -123,6 +126,14 @@ void MachineRecorder::on_compute(Vcpu& vcpu, u64 cycles) {
 void MachineRecorder::on_offer(Vcpu& vcpu, Gfn first, u64 frames, bool same_call) {
   select(vcpu);
   writer_.put({Kind::Offer, false, 0, first.base().raw(), frames, u64{same_call}});
+}
+
+void MachineRecorder::on_note(Vcpu& vcpu, Event event, u64 count) {
+  select(vcpu);
+  const auto at = std::find(kNotedEvents.begin(), kNotedEvents.end(), event);
+  assert(at != kNotedEvents.end() && "an event that recordings do not hold");
+  const auto which = static_cast<u64>(at - kNotedEvents.begin());
+  writer_.put({Kind::Note, false, 0, 0, which, count});
 }
 
 void MachineRecorder::on_host_write(Gpa where, u64 value) {

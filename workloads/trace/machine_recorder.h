@@ -27,6 +27,7 @@ class MachineRecorder final : public AccessObserver {
   void on_interrupt(Vcpu& vcpu) override;
   void on_halt(Vcpu& vcpu, bool halted) override;
   void on_compute(Vcpu& vcpu, u64 cycles) override;
+  void on_note(Vcpu& vcpu, Event event, u64 count) override;
   void on_host_write(Gpa where, u64 value) override;
   void on_offer(Vcpu& vcpu, Gfn first, u64 frames, bool same_call) override;
 

@@ -142,6 +142,8 @@ void Performer::perform(const MachineOp& op) {
       return vcpu_->compute(op.value);
     case Kind::Offer:
       return vcpu_->offer_frames(Gpa(op.address).frame(), op.value, op.other != 0);
+    case Kind::Note:
+      return vcpu_->note(kNotedEvents[op.value], op.other);
     case Kind::Halt:
       return vcpu_->set_halted(op.value != 0);
     default:

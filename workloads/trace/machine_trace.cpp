@@ -34,6 +34,7 @@ constexpr std::array<MachineOperands, kMachineOps> kOperands = {{
     {false, true, false, true, false},    // host-write
     {false, false, false, true, false},   // compute
     {false, true, false, true, true},     // offer
+    {false, false, false, true, true},    // note
 }};
 
 unsigned index_of(MachineOp::Kind kind) { return static_cast<unsigned>(kind); }
@@ -201,6 +202,7 @@ std::string MachineOpRules::check(const MachineOp& op) {
     return "an offer of frames that are not there";
   }
   if (op.kind == Kind::Controls && op.value > 0xff) return "controls that no CPU has";
+  if (op.kind == Kind::Note && op.value >= kNotedEvents.size()) return "no such event";
   if (op.kind == Kind::SendIpi && op.value >= vcpus_) return "an interrupt for no vCPU";
   if (op.kind == Kind::Invpcid && (op.other > 3 || op.value > 0xfff)) return "no such INVPCID";
   if (op.kind == Kind::Fault && (op.other & 3) > 2) return "no such access";

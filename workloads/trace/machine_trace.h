@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/access.h"
+#include "core/event.h"
 #include "workloads/trace/block_file.h"
 
 namespace mmuscope {
@@ -29,6 +30,7 @@ struct MachineOp {
     HostWrite,  ///< address (guest-physical) = value
     Compute,    ///< value: cycles that a program computes
     Offer,      ///< frames from `address` on, value of them, to the host; other = 1: same hypercall
+    Note,       ///< value: which of kNotedEvents the guest's software counted, other: how often
   };
   Kind kind = Kind::Start;
   bool user = false;  ///< an access: in user mode
@@ -39,11 +41,14 @@ struct MachineOp {
 
   friend bool operator==(const MachineOp&, const MachineOp&) = default;
 };
-inline constexpr unsigned kMachineOps = 20;
+inline constexpr unsigned kMachineOps = 21;
 inline constexpr std::array<std::string_view, kMachineOps> kMachineOpNames = {
     "start",    "vcpu",      "fetch", "load",       "store",   "exchange", "zero",
     "copy",     "fault",     "cr3",   "controls",   "invlpg",  "invpcid",  "ac",
-    "send-ipi", "interrupt", "halt",  "host-write", "compute", "offer"};
+    "send-ipi", "interrupt", "halt",  "host-write", "compute", "offer",    "note"};
+/// In files by position: more may only be added at the end.
+inline constexpr std::array kNotedEvents = {Event::GuestEntry, Event::GuestSwitch,
+                                            Event::GuestFrame, Event::GuestTask, Event::GuestLock};
 
 /// Which operands a kind has.
 struct MachineOperands {
