@@ -86,6 +86,7 @@ std::size_t Host::next(std::span<Vcpu* const> ready) {
 
 void Host::keep_time(Vcpu& vcpu) {
   if (!timed() || !scheduler_.runs(vcpu)) return;
+  waits_ = 0;
   vcpu.seen_ = vcpu.clock();
   end_slice_if_due(vcpu);
   const auto goes_first = [&vcpu](const Vcpu* o) {
@@ -106,9 +107,13 @@ void Host::wait(Vcpu& vcpu, Event why) {
   PhysicalCpu& cpu = vcpu.hardware_;
   Vcpu* heir = cpu.vcpus.size() > 1 ? successor(cpu, vcpu, false) : nullptr;
   u64 until = heir != nullptr ? std::max(cpu.slice_end, vcpu.seen_) : kNever;
+  u64 later = kNever;  // when one that waits as well may find that it need not any more
   for (const Vcpu* o : enlisted_) {
-    if (o != &vcpu && o->has_cpu_ && !o->waiting_) until = std::min(until, o->seen_);
+    if (o == &vcpu || !o->has_cpu_) continue;
+    if (!o->waiting_) until = std::min(until, o->seen_);
+    if (o->waiting_ && o->seen_ > vcpu.seen_) later = std::min(later, o->seen_);
   }
+  if (until == kNever) until = later;
   if (vcpu.ipi_pending_) until = std::min(until, vcpu.ipi_at_);
   const bool halted = vcpu.halted_ && why == Event::HaltedCycles;
   if (halted && heir == nullptr && cpu.vcpus.size() > 1) heir = successor(cpu, vcpu, true);

@@ -149,7 +149,7 @@ TEST_CASE("host: its scan merges what is equal in two rounds, and nothing that c
   }
 }
 
-TEST_CASE("balloon: a hypercall for 256 frames, each taken back; reporting for 32 blocks") {
+TEST_CASE("balloon: a hypercall for 256 frames, each taken back, and reporting for 32 blocks") {
   const auto run = [](const std::string& method, const char* pager) {
     const WorkloadInfo& info = find_workload("balloon");
     Params params("workload balloon", info.params);

@@ -10,23 +10,9 @@ constexpr std::size_t kBlocksInCall = 32;
 constexpr u64 kBlockFrames = page_bytes(PageSize::k2M) / kPageBytes;
 }  // namespace
 
-class Balloon::Lock {
- public:
-  Lock(Vcpu& vcpu, Balloon& balloon) : balloon_(balloon) {
-    while (balloon_.locked_) vcpu.give_way();
-    balloon_.locked_ = true;
-  }
-  ~Lock() { balloon_.locked_ = false; }
-  Lock(const Lock&) = delete;
-  Lock& operator=(const Lock&) = delete;
-
- private:
-  Balloon& balloon_;
-};
-
 u64 Balloon::inflate(Vcpu& vcpu, u64 frames, u64 kept) {
   // Linux, fill_balloon and tell_host.
-  const Lock lock(vcpu, *this);
+  const GuestLock::Hold lock(vcpu, lock_);
   u64 taken = 0;
   for (bool more = true; more && taken < frames;) {
     std::vector<Gfn> batch;
@@ -44,7 +30,7 @@ u64 Balloon::inflate(Vcpu& vcpu, u64 frames, u64 kept) {
 
 u64 Balloon::deflate(Vcpu& vcpu, u64 frames) {
   // Linux, leak_balloon: the host is told before anybody uses them.
-  const Lock lock(vcpu, *this);
+  const GuestLock::Hold lock(vcpu, lock_);
   const u64 due = std::min<u64>(frames, pages_.size());
   for (u64 left = due; left > 0;) {
     const u64 batch = std::min(kFramesInCall, left);

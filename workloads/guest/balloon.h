@@ -4,6 +4,7 @@
 
 #include "core/vcpu.h"
 #include "workloads/guest/frame_allocator.h"
+#include "workloads/guest/guest_lock.h"
 
 namespace mmuscope {
 
@@ -27,10 +28,9 @@ class Balloon {
 
  private:
   /// One at a time (Linux, balloon_lock).
-  class Lock;
 
   FrameAllocator& frames_;
-  bool locked_ = false;
+  GuestLock lock_;
   std::vector<Gfn> pages_;
 };
 

@@ -30,9 +30,9 @@ constexpr std::array<ParamInfo, 8> kParams = {{
 }};
 
 /// The host's ksmd, which runs between the guest's time slices.
-class Host {
+class HostScan {
  public:
-  explicit Host(u64 frames) : frames_(frames) {}
+  explicit HostScan(u64 frames) : frames_(frames) {}
   void take_turn(Vcpu& vcpu) {
     if (frames_ == 0) return;
     if (!merger_) merger_.emplace(vcpu.machine());
@@ -46,7 +46,7 @@ class Host {
 
 class Merged final : public Program {
  public:
-  Merged(const Params& params, u64 bytes, u64 seed, std::shared_ptr<Host> host)
+  Merged(const Params& params, u64 bytes, u64 seed, std::shared_ptr<HostScan> host)
       : pages_(bytes / kPageBytes),
         equal_(static_cast<u64>(params.real("equal") * static_cast<double>(pages_))),
         left_(params.count("rounds")),
@@ -73,7 +73,7 @@ class Merged final : public Program {
  private:
   u64 pages_, equal_, left_, reads_, writes_;
   Random random_;
-  std::shared_ptr<Host> host_;
+  std::shared_ptr<HostScan> host_;
   Gva start_{0};
 };
 
@@ -83,7 +83,7 @@ std::span<const ParamInfo> ksm_params() { return kParams; }
 
 std::unique_ptr<Workload> make_ksm(const Params& params, u64 seed) {
   const u64 bytes = whole_pages(params.count("bytes"), PageSize::k4K);
-  const auto host = std::make_shared<Host>(params.count("scan"));
+  const auto host = std::make_shared<HostScan>(params.count("scan"));
   return std::make_unique<ProgramsWorkload>(
       "ksm", params, bytes, seed, [params, bytes, host](u64 own) -> std::unique_ptr<Program> {
         return std::make_unique<Merged>(params, bytes, own, host);
