@@ -201,6 +201,7 @@ void Vcpu::count_exit(ExitReason reason, const VmExit* exit) {
 }
 
 Resume Vcpu::leave_guest(const VmExit& exit) {
+  if (machine_.host().timed()) left_at_ = clock();
   count_exit(exit.reason, &exit);
   in_guest_ = false;
   keep_time();

@@ -165,8 +165,11 @@ class Vcpu {
   bool in_guest() const { return in_guest_; }  ///< started and not halted: a kick needs an IPI
   /// The vCPU has nothing to run (HLT) or goes on. A halted one is not interrupted by flushes.
   void set_halted(bool halted);
-  /// In the guest at that time, as far as is known: an exit that lasts longer is not over.
-  bool in_guest_at(u64 time) const { return in_guest_ && has_cpu_ && entered_at_ <= time; }
+  /// In the guest at that time, as far as is known: an exit that lasts longer is not over, and one
+  /// that begins later has not begun.
+  bool in_guest_at(u64 time) const {
+    return has_cpu_ && !halted_ && entered_at_ <= time && (in_guest_ || left_at_ > time);
+  }
 
   // --- what pagers use ------------------------------------------------------------------------
   Tlb& tlb() { return tlb_; }
@@ -295,6 +298,7 @@ class Vcpu {
   u64 seen_ = 0;        // the clock when it last gave way
   u64 turn_ = 0;        // of its last wait
   u64 entered_at_ = 0;  // clock of the last entry
+  u64 left_at_ = 0;     // and of the last exit
   u64 ipi_at_ = 0;      // when the pending interrupt arrives
   u64 asid_generation_ = 0;
   bool has_cpu_ = true;
