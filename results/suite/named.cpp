@@ -151,6 +151,77 @@ constexpr std::array<std::string_view, 6> kVcpus = {
 };
 #undef MMUSCOPE_VCPUS
 
+/// What keeping in step costs: the same work for each of 1 to 64 vCPUs, in modelled time, under one
+/// lock and under one for each table.
+#define MMUSCOPE_SCALING(N)                                           \
+  "workload = churn:bytes=256k,block=64k,threads=" N                  \
+  "\n"                                                                \
+  "workload = fork:operations=5,resident=256k,processes=" N           \
+  "\n"                                                                \
+  "workload = switch:slices=50,processes=" N                          \
+  "\n"                                                                \
+  "workload = web:requests=10,workers=" N                             \
+  "\n"                                                                \
+  "workload = kernel-build:files=2,heap=256k,reads=2000,jobs=" N      \
+  "\n"                                                                \
+  "workload = database:bytes=4m,accesses=20000,slice=1000,threads=" N \
+  "\n"                                                                \
+  "pager = native\n"                                                  \
+  "pager = shadow\n"                                                  \
+  "pager = shadow-unsync\n"                                           \
+  "pager = nested\n"                                                  \
+  "set = schedule=time\n"                                             \
+  "set = lock=kvm\n"                                                  \
+  "set = lock=fine\n"                                                 \
+  "vcpus = " N "\n"
+constexpr std::array<std::string_view, 7> kScaling = {
+    MMUSCOPE_SCALING("1"),  MMUSCOPE_SCALING("2"),  MMUSCOPE_SCALING("4"),  MMUSCOPE_SCALING("8"),
+    MMUSCOPE_SCALING("16"), MMUSCOPE_SCALING("32"), MMUSCOPE_SCALING("64"),
+};
+#undef MMUSCOPE_SCALING
+
+/// CPUs that VMs share: tags or none, a TLB of each size, ASIDs that run out; and threads on fewer
+/// CPUs than vCPUs, whose flushes reach vCPUs that do not run.
+constexpr std::array<std::string_view, 3> kPlacement = {
+    "workload = database:bytes=4m,accesses=200000\n"
+    "pager = native\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "vms = 1,2\n"
+    "set = schedule=time\n"
+    "set = cpus=1\n"
+    "set = slice=250000\n"
+    "set = vpid=on\n"
+    "set = vpid=off\n"
+    "set = tlb-scale=0.25\n"
+    "set = tlb-scale=1\n"
+    "set = tlb-scale=4\n",
+    "workload = database:bytes=1m,accesses=100000\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "cpu = zen3\n"
+    "vms = 4\n"
+    "set = schedule=time\n"
+    "set = cpus=1\n"
+    "set = slice=250000\n"
+    "set = tags=3\n"
+    "set = tags=5\n"
+    "set = tags=0\n",
+    "workload = churn:bytes=512k,block=64k,threads=8\n"
+    "pager = native\n"
+    "pager = shadow-unsync\n"
+    "pager = nested\n"
+    "vcpus = 8\n"
+    "set = schedule=time\n"
+    "set = slice=250000\n"
+    "set = cpus=8\n"
+    "set = cpus=2\n"
+    "set = pv-flush=off\n"
+    "set = pv-flush=on\n"
+    "set = apicv=on\n"
+    "set = apicv=off\n",
+};
+
 /// Page sizes of the guest against those of the host, and nested paging with smaller leaves than
 /// the host's pages allow.
 constexpr std::array<std::string_view, 1> kPages = {
@@ -368,6 +439,14 @@ constexpr std::array kNamed = {
                "1 to 32 vCPUs with the same work for each: threads that release memory, processes "
                "that fork, threads that read tables that stay",
                kVcpus},
+    NamedSuite{"scaling",
+               "1 to 64 vCPUs with the same work for each, in modelled time: what keeping in step "
+               "costs under one MMU lock and under one for each table",
+               kScaling},
+    NamedSuite{"placement",
+               "VMs that share a CPU, with tags and without, TLBs of each size, ASIDs that run "
+               "out; more vCPUs than CPUs, flushes of those that do not run",
+               kPlacement},
     NamedSuite{"pages",
                "guest pages of 4K and 2M on host pages of 4K, 2M, 1G and mixed, and smaller EPT "
                "leaves than the host's pages",
@@ -396,8 +475,7 @@ constexpr std::array kNamed = {
         kMicro},
     NamedSuite{"micro-processes", "fork and churn by 1 to 32 processes at once on 32 vCPUs",
                kMicroProcesses},
-    NamedSuite{"macro",
-               "the programs whole, from kernel-build to ksm, with and without KPTI",
+    NamedSuite{"macro", "the programs whole, from kernel-build to ksm, with and without KPTI",
                kMacro},
     NamedSuite{"options",
                "the shadow pager that works as KVM's does, with one of its optimisations off at a "
