@@ -167,6 +167,22 @@ void run_loads(benchmark::State& state, const PagerUnderTest& pager, Pattern (*m
   replay(state, p, kData.raw(), [&vcpu](u64 address) { return vcpu.load(Gva(address)); });
 }
 
+/// Hit on several vCPUs by turns of the default quantum, each on pages of its own.
+void run_hits(benchmark::State& state, const PagerUnderTest& pager, unsigned vcpus) {
+  const Pattern p = hit();
+  BenchGuest guest(pager, {vcpus * p.bytes, p.walk_caches, vcpus});
+  guest.touch_all(vcpus * p.bytes);
+  for (auto _ : state) {
+    guest.machine().run([&](Vcpu& vcpu) {
+      const u64 first = kData.raw() + vcpu.index() * p.bytes;
+      u64 sum = 0;
+      for (const u64 offset : p.offsets) sum += vcpu.load(Gva(first + offset));
+      benchmark::DoNotOptimize(sum);
+    });
+  }
+  state.SetItemsProcessed(state.iterations() * vcpus * static_cast<int64_t>(p.offsets.size()));
+}
+
 void run_limit(benchmark::State& state, Pattern (*make)()) {
   const Pattern p = make();
   Limit limit;
@@ -333,6 +349,9 @@ void register_all() {
     add("ContextSwitch/" + pager.name, run_context_switch, pager);
     add("Fork/" + pager.name, run_workload, pager, kFork);
     add("TraceReplay/" + pager.name, run_workload, pager, kTrace);
+    for (const unsigned n : {1u, 64u}) {
+      add("Hit/" + pager.name + "/" + std::to_string(n), run_hits, pager, n);
+    }
     for (const unsigned n : {1u, 2u, 4u, 8u}) {
       add("VcpuScaling/" + pager.name + "/" + std::to_string(n), run_vcpus, pager, n);
     }
