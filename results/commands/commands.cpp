@@ -26,6 +26,8 @@ constexpr std::array kCommands = {
     Command{"cases", "single-access MMU cases: passed and failed", cases_command},
     Command{"walks", "what one page walk reads, for every depth, page size and cache",
             walks_command},
+    Command{"published", "published ratios beside the emulator's, each with its verdict",
+            published_command},
     Command{"live", "scenarios on this host's own KVM, its counters beside the emulator's",
             live_command},
     Command{"lab", "teaching labs: hand-outs that run and grade themselves", lab_command},

@@ -40,6 +40,7 @@ int report_command(const Args& args);
 int explain_command(const Args& args);
 int cases_command(const Args& args);
 int walks_command(const Args& args);
+int published_command(const Args& args);
 int live_command(const Args& args);
 int lab_command(const Args& args);
 int host_command(const Args& args);
