@@ -1,21 +1,24 @@
-#include "results/published.h"
+#include "results/published/published.h"
 
 #include <fmt/format.h>
+
+#include <algorithm>
+#include <thread>
 
 #include "results/commands/command_line.h"
 #include "results/commands/commands.h"
 #include "results/csv.h"
-#include "results/tables.h"
 
 namespace mmuscope {
 namespace {
 
 constexpr CommandHelp kHelp = {
-    "published [--check] [--csv FILE]",
-    "Published ratios of shadow paging to EPT beside the emulator's: shadow-unsync over nested, "
-    "in\n"
-    "modelled time, for an operation. One set of prices for all rows; rows from which a price was\n"
-    "derived are marked, and are no test.\n",
+    "published [--check] [--csv FILE] [--jobs N]",
+    "Published results beside the emulator's, each with its tolerance and verdict: entries that a\n"
+    "walk reads, ratios of shadow paging to EPT in modelled time, other papers' figures, and what\n"
+    "all of them conclude. One set of prices for all rows; rows from which a price was derived "
+    "are\n"
+    "marked, and are no test.\n",
     "  mmuscope published\n"
     "  mmuscope published --check --csv published.csv\n",
     nullptr};
@@ -23,37 +26,23 @@ constexpr CommandHelp kHelp = {
 }  // namespace
 
 int published_command(const Args& args) {
+  const unsigned cores = std::clamp(std::thread::hardware_concurrency(), 1u, 1024u);
   CommandLine line(kHelp);
-  line.flag("check", "exit status 1 if a row that is a test misses its tolerance")
-      .value("csv", "", "writes the rows; - is standard output");
+  line.flag("check", "exit status 1 if a row that is a test does not hold")
+      .value("csv", "", "writes the rows; - is standard output")
+      .value("jobs", std::to_string(cores).c_str(), "experiments at a time, 1 to 1024");
   if (!line.parse(args)) return kDone;
-  std::vector<CsvRow> shown = {{"operation", "vCPUs", "published", "ours", "off by", "within", ""}};
-  std::vector<CsvRow> rows = {{"source", "row", "workload", "vcpus", "settings", "published",
-                               "ours", "tolerance", "verdict", "calibration"}};
-  bool missed = false;
-  for (const PublishedRow& row : published_rows()) {
-    const std::optional<double> ours = measure(row);
-    const bool ok = ours && agrees(row.published, *ours, row.tolerance);
-    missed |= !ok && !row.calibration;
-    const std::string verdict = !ours ? "no result" : ok ? "ok" : "miss";
-    const std::string value = ours ? fmt::format("{:.3g}", *ours) : "";
-    shown.push_back({std::string(row.what), std::to_string(row.vcpus),
-                     fmt::format("{:.3g}", row.published), value,
-                     ours ? fmt::format("{:+.0f} %", 100 * (*ours / row.published - 1)) : "",
-                     fmt::format("{:.1f}x", row.tolerance),
-                     row.calibration ? verdict + ", calibration" : verdict});
-    rows.push_back({std::string(row.source), std::string(row.what), std::string(row.workload),
-                    std::to_string(row.vcpus), std::string(row.settings),
-                    fmt::format("{:.6g}", row.published), ours ? fmt::format("{:.6g}", *ours) : "",
-                    fmt::format("{:.6g}", row.tolerance), verdict, row.calibration ? "yes" : "no"});
+  const auto jobs = static_cast<unsigned>(line.number("jobs", 1, 1024));
+  const auto made = reproduce(published_rows(), jobs, &catch_interruptions());
+  if (!made) {
+    fmt::print(stderr, "interrupted: nothing is kept\n");
+    return kInterrupted;
   }
-  std::string csv;
-  for (const CsvRow& row : rows) csv += csv_line(row);
-  if (line.has("csv")) write_file(line.text("csv"), csv);
-  if (line.text("csv") != "-") {
-    fmt::print("{}: shadow paging's time over nested paging's\n\n{}", published_rows()[0].source,
-               aligned(shown, 1));
-  }
+  if (line.has("csv")) write_file(line.text("csv"), published_csv(*made));
+  if (line.text("csv") != "-") fmt::print("{}", published_table(*made));
+  const bool missed = std::any_of(made->begin(), made->end(), [](const Reproduced& r) {
+    return !r.row->calibration && !r.holds();
+  });
   return missed && line.has("check") ? kCheckFailed : kDone;
 }
 

@@ -16,7 +16,9 @@ namespace {
 
 constexpr const char* kReadmes[] = {"README.md", "shadow/README.md", "nested/README.md",
                                     "workloads/README.md", "results/README.md"};
-const std::string kFence = "```console\n$ build/mmuscope";
+// Blocks that take long are marked so, and are a slow test's.
+const std::string kFence = "```console\n$ build/mmuscope",
+                  kSlowFence = "```console slow\n$ build/mmuscope";
 
 std::string read_file(const std::string& path) {
   std::ifstream in(path);
@@ -39,11 +41,11 @@ std::string run_program(const std::string& arguments) {
 }
 
 /// The README with every console block's output as the command prints it now; counts the blocks.
-std::string with_fresh_output(const std::string& text, int& blocks) {
+std::string with_fresh_output(const std::string& text, const std::string& begin, int& blocks) {
   std::string fresh;
   size_t at = 0;
-  for (size_t fence; (fence = text.find(kFence, at)) != std::string::npos; ++blocks) {
-    const size_t arguments = fence + kFence.size();
+  for (size_t fence; (fence = text.find(begin, at)) != std::string::npos; ++blocks) {
+    const size_t arguments = fence + begin.size();
     const size_t output = text.find('\n', arguments) + 1;
     const size_t end = text.find("```", output);
     REQUIRE(end != std::string::npos);
@@ -54,16 +56,14 @@ std::string with_fresh_output(const std::string& text, int& blocks) {
   return fresh + text.substr(at);
 }
 
-}  // namespace
-
-TEST_CASE("readme: every console block is what its command prints") {
+void check_blocks(const std::string& fence) {
   int blocks = 0;
   for (const std::string name : kReadmes) {
     CAPTURE(name);
     const std::string path = mmuscope::source_dir() + "/" + name;
     const std::string text = read_file(path);
     REQUIRE(!text.empty());
-    const std::string fresh = with_fresh_output(text, blocks);
+    const std::string fresh = with_fresh_output(text, fence, blocks);
     if (std::getenv("MMUSCOPE_UPDATE") != nullptr) {
       std::ofstream(path) << fresh;
     } else {
@@ -72,3 +72,9 @@ TEST_CASE("readme: every console block is what its command prints") {
   }
   CHECK(blocks > 0);
 }
+
+}  // namespace
+
+TEST_CASE("readme: every console block is what its command prints") { check_blocks(kFence); }
+
+TEST_CASE("slow: readme: so is every one that takes long") { check_blocks(kSlowFence); }

@@ -10,7 +10,7 @@ namespace {
 
 using Kind = ParamInfo::Kind;
 
-constexpr std::array<ParamInfo, 7> kParams = {{
+constexpr std::array<ParamInfo, 8> kParams = {{
     {"heap", Kind::Bytes, "64m", "bytes", "that objects are allocated in; half of it is young",
      u64{1} << 20, double(u64{1} << 40), ""},
     {"collections", Kind::Count, "8", "collections", "of the young half, each when it is full", 1,
@@ -19,6 +19,10 @@ constexpr std::array<ParamInfo, 7> kParams = {{
      0.5, ""},
     {"reads", Kind::Count, "200000", "accesses", "to old objects between two collections", 0, 1e12,
      ""},
+    {"work", Kind::Count, "100", "cycles",
+     "of its own for each of them: an object from the last-level cache, about 70, and 30 "
+     "instructions",
+     0, 1e9, ""},
     {"return", Kind::Switch, "on", "",
      "whether a collection gives the young pages back (MADV_DONTNEED)", 0, 0, ""},
     kProcessesParam,
@@ -36,6 +40,7 @@ class Java final : public Program {
         survivors_(
             static_cast<u64>(params.real("survivors") * static_cast<double>(half_ / kPageBytes))),
         reads_(params.count("reads")),
+        work_(params.count("work")),
         gives_back_(params.on("return")),
         random_(seed) {}
 
@@ -51,6 +56,7 @@ class Java final : public Program {
       vcpu.load(safepoint_);
     }
     for (u64 i = 0; i < reads_ && used_ > 0; ++i) {
+      vcpu.counters[Event::GuestWork] += work_;
       vcpu.load(old_ + random_.below(used_) * kPageBytes + random_.below(kPageBytes / 8) * 8);
     }
     collect(kernel, vcpu);
@@ -71,7 +77,7 @@ class Java final : public Program {
     kernel.mprotect(vcpu, safepoint_, kPageBytes, prot::kRead);
   }
 
-  u64 half_, left_, survivors_, reads_;
+  u64 half_, left_, survivors_, reads_, work_;
   bool gives_back_;
   Random random_;
   Gva young_{0}, old_{0}, safepoint_{0};
