@@ -175,34 +175,36 @@ TEST_CASE("lackey: processes are linked, ordered, and made to exec by the docume
             "9 0 fork task 1 0x1200011 = 0x9\n"
             "10 0 store 0x1fff000610 8\n"
             "11 0 fork task 2 0x0 = 0x14\n"
-            "12 0 spawn task 3 = 0x1e vforked\n"
-            "13 0 fork task 4 0x0 = 0x4d\n"  // its log is missing: it ends at once
-            "14 0 switch 4\n"
-            "15 4 synthesized exit 0x0 = 0x0\n"
-            "16 - switch 0\n"
-            "17 0 load 0x402000 8\n"  // the first wait found the ended child, the second one rests
-            "18 0 switch 1\n"
-            "19 1 store 0x1fff000600 8\n"
-            "20 1 synthesized exec = 0x0 execed\n"
-            "21 1 synthesized mmap 0x401000 0x1000 0x5" +
-            file + "0x401000 = 0x401000 execed\n" +
-            "22 1 instruction 0x401000 4\n"
-            "23 1 instruction 0x401004 4\n"
-            "24 1 exit 0x1 = 0x0\n"
-            "25 - switch 2\n"
-            "26 2 instruction 0x400ff4 4\n"
-            "27 2 store 0x403000 8\n"
-            "28 2 synthesized exit 0x0 = 0x0\n"
-            "29 - switch 3\n"
-            "30 3 synthesized exec = 0x0 vforked\n"
-            "31 3 synthesized mmap 0x401000 0x1000 0x5" +
+            "12 0 vfork task 3 0x4111 = 0x1e\n"
+            "13 - switch 3\n"
+            "14 3 synthesized exec = 0x0 vforked\n"
+            "15 3 synthesized mmap 0x401000 0x1000 0x5" +
             file + "0x401000 = 0x401000 vforked\n" +
-            "32 3 instruction 0x401000 4\n"
-            "33 3 exit 0x0 = 0x0\n"
-            "34 - switch 0\n"
-            "35 0 load 0x402008 8\n"
-            "36 0 load 0x402010 8\n"
-            "37 0 exit 0x0 = 0x0\n");
+            "16 3 switch 0\n"
+            "17 0 fork task 4 0x0 = 0x4d\n"  // its log is missing: it ends at once
+            "18 0 switch 4\n"
+            "19 4 synthesized exit 0x0 = 0x0\n"
+            "20 - switch 0\n"
+            "21 0 load 0x402000 8\n"  // the first wait found the ended child, the second one rests
+            "22 0 switch 1\n"
+            "23 1 store 0x1fff000600 8\n"
+            "24 1 synthesized exec = 0x0 execed\n"
+            "25 1 synthesized mmap 0x401000 0x1000 0x5" +
+            file + "0x401000 = 0x401000 execed\n" +
+            "26 1 instruction 0x401000 4\n"
+            "27 1 instruction 0x401004 4\n"
+            "28 1 exit 0x1 = 0x0\n"
+            "29 - switch 2\n"
+            "30 2 instruction 0x400ff4 4\n"
+            "31 2 store 0x403000 8\n"
+            "32 2 synthesized exit 0x0 = 0x0\n"
+            "33 - switch 3\n"
+            "34 3 instruction 0x401000 4\n"
+            "35 3 exit 0x0 = 0x0\n"
+            "36 - switch 0\n"
+            "37 0 load 0x402008 8\n"
+            "38 0 load 0x402010 8\n"
+            "39 0 exit 0x0 = 0x0\n");
   const TraceSummary summary = trace_info(folder / "t");
   CHECK(summary.info.program == "shell");
   CHECK(summary.info.recorder == "lackey of Valgrind-3.19.0");

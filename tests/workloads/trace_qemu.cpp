@@ -110,8 +110,9 @@ TEST_CASE("qemu: instructions, accesses and calls stand in the order in which th
         "14 0 exit 0x3 = 0x0\n");
 }
 
-/// A shell that forks; the child executes another program, which is killed; and a thread.
-void write_family(const TestFolder& folder) {
+/// A shell that forks (or vforks); the child executes another program, which is killed; and a
+/// thread.
+void write_family(const TestFolder& folder, u64 flags = 0x1200011) {
   folder.write("7.100.code", code());
   folder.write("8.400.code", Words()
                                  .put(kCodeMagic)
@@ -124,7 +125,7 @@ void write_family(const TestFolder& folder) {
                                  .bytes());
   folder.write("8.500.code", code());
   Words shell = program(7, 100, 200);
-  shell.call(56, 390, 8, {0x1200011}).stamp(395).execute(1);
+  shell.call(56, 390, 8, {flags}).stamp(395).execute(1);
   shell.call(56, 600, 9, {0x10f00}).stamp(610).call(60, 620, 0, {0}).stamp(700);
   folder.write("7.7.200.log", shell.bytes());
   Words child;  // inherits block 0, its block 1 is its own
@@ -171,6 +172,53 @@ TEST_CASE("qemu: logs of several tasks are put in the order of their times") {
         "25 0 exit 0x0 = 0x0\n");
 }
 
+TEST_CASE("qemu: who makes a child by vfork goes on when that has executed its program or ended") {
+  // QEMU makes a fork of it: in the logs the maker, and a thread of it, go on at once.
+  const TestFolder folder("qemu-vfork");
+  folder.write("7.100.code", code());
+  folder.write("8.400.code", Words().put(kCodeMagic).put(7).put(100).put(2).bytes());
+  folder.write("8.500.code", code());
+  Words maker = program(7, 100, 200);
+  maker.execute(1).call(56, 390, 8, {0x4111}).store(0, 0x9000);
+  maker.call(11, 410, 0, {0x9000, 0x1000});
+  maker.call(58, 600, 9).execute(1).stamp(610).call(231, 700, 0, {0});
+  folder.write("7.7.200.log", maker.bytes());
+  Words child;
+  child.header(8, 8, Start::Fork, 400, 420, "prog -x").stamp(420).execute(1).store(0, 0x9000);
+  folder.write("8.8.420.log", child.bytes());
+  Words next = program(8, 500, 501);
+  next.execute(1).call(231, 800, 0, {0});
+  folder.write("8.8.501.log", next.bytes());
+  CHECK(imported(folder) ==
+        "0 - spawn task 0 = 0x7 prog -x\n"
+        "1 - switch 0\n"
+        "2 0 cpu 0x0 = 0x0\n"
+        "3 0 synthesized mmap 0x1000 0x2000 0x5 0x32 0x0 0x0 = 0x1000\n"
+        "4 0 instruction 0x2000 1\n"
+        "5 0 vfork task 1 0x4111 = 0x8\n"
+        "6 - switch 1\n"
+        "7 1 cpu 0x0 = 0x0\n"
+        "8 1 instruction 0x2000 1\n"
+        "9 1 store 0x9000 8\n"
+        "10 1 exec = 0x0 prog -x\n"
+        "11 1 cpu 0x0 = 0x0\n"
+        "12 1 switch 0\n"
+        "13 0 store 0x9000 8\n"
+        "14 0 munmap 0x9000 0x1000 = 0x0\n"
+        "15 0 switch 1\n"
+        "16 1 synthesized mmap 0x1000 0x2000 0x5 0x32 0x0 0x0 = 0x1000\n"
+        "17 1 instruction 0x2000 1\n"
+        "18 1 switch 0\n"
+        "19 0 vfork task 2 0x4100 = 0x9\n"
+        "20 - switch 1\n"
+        "21 1 exit 0x0 = 0x0\n"
+        "22 - switch 2\n"  // it was killed before it did anything
+        "23 2 synthesized exit 0x0 = 0x0\n"
+        "24 - switch 0\n"
+        "25 0 instruction 0x2000 1\n"
+        "26 0 exit 0x0 = 0x0\n");
+}
+
 std::string refusal(const TestFolder& folder) {
   try {
     (void)import_qemu(folder.path(), folder / "t");
@@ -205,10 +253,12 @@ TEST_CASE("qemu: what is no log is refused with its file and word") {
 }
 
 TEST_CASE("qemu: truncated and garbled logs are refused or read, never more") {
-  for (const char* name :
-       {"7.7.200.log", "8.8.401.log", "7.9.630.log", "8.400.code", "7.100.code"}) {
+  const char* const files[] = {"7.7.200.log", "8.8.401.log", "7.9.630.log", "8.400.code",
+                               "7.100.code"};
+  for (unsigned run = 0; run < 2 * std::size(files); ++run) {
+    const char* const name = files[run / 2];
     const TestFolder folder("qemu-garbled");
-    write_family(folder);
+    write_family(folder, run % 2 == 0 ? 0x1200011 : 0x4111);
     const std::string whole = file_bytes(folder / name);
     for (std::size_t length = 0; length < whole.size(); length += 4) {
       folder.write(name, whole.substr(0, length));

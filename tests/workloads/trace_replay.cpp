@@ -163,6 +163,48 @@ TEST_CASE("replay: huge pages come where the program asked for them") {
   }
 }
 
+TEST_CASE("replay: a child of vfork lives in its parent's memory until it executes or exits") {
+  const TestFolder folder("vfork");
+  {
+    Trace t(folder / "t");
+    t.writer.call(map(0x10000, 0x2000, kReadWrite));
+    t.store(0x10000);  // record 3
+    t.writer.call(simple(CallKind::Vfork, {0x4111}, 99, 1));
+    t.writer.switch_to(1);
+    t.load(0x10000);
+    t.store(0x11000);  // 7
+    t.writer.call(simple(CallKind::Exec));
+    t.writer.call(map(0x10000, 0x1000, kReadWrite));
+    t.load(0x10000);
+    t.writer.switch_to(0);
+    t.load(0x11000);
+    t.writer.call(simple(CallKind::Unmap, {0x10000, 0x1000}));
+    t.writer.call(simple(CallKind::Vfork, {}, 98, 2));
+    t.writer.switch_to(2);
+    t.load(0x11000);
+    t.writer.call(simple(CallKind::Exit));
+    t.writer.switch_to(0);
+    t.load(0x11001);
+    t.writer.switch_to(1);
+    t.store(0x10001);
+    t.writer.finish();
+  }
+  const char* const whole = " S10000=3 L10000=3 S11000=7 L10000=0 L11000=7 L11000=7 L11001=0";
+  for (unsigned vcpus = 1; vcpus <= 4; ++vcpus) {
+    CAPTURE(vcpus);
+    Run run;
+    replay(folder / "t", run, vcpus);
+    CHECK(run.error.empty());
+    CHECK(run.counters[Event::GuestTask] == 2);
+    if (vcpus == 1) CHECK(run.user.text[0] == std::string(whole) + " S10001=15");
+    if (vcpus == 4) {
+      CHECK(run.user.text[0] == " S10000=3 L11000=7 L11001=0");
+      CHECK(run.user.text[1] == " L10000=3 S11000=7 L10000=0 S10001=15");
+      CHECK(run.user.text[2] == " L11000=7");
+    }
+  }
+}
+
 TEST_CASE("replay: a fork copies, files are shared, a spawned process has nothing") {
   const TestFolder folder("fork");
   {
@@ -272,7 +314,7 @@ TEST_CASE("replay: the shipped trace holds what its README says") {
   CHECK(summary.info.cut == "nothing");
   CHECK(summary.totals.records ==
         std::array<u64, kRecordKinds>{7470184, 1895452, 982424, 33302, 130, 189});
-  CHECK(summary.calls == std::array<u64, kCallKinds>{1, 3, 4, 4, 85, 5, 16, 12, 0, 0, 0, 0});
+  CHECK(summary.calls == std::array<u64, kCallKinds>{1, 3, 4, 4, 85, 5, 16, 12, 0, 0, 0, 0, 0});
   REQUIRE(summary.processes.size() == 4);
   CHECK(summary.processes[0].name == "sh -c sort\\ words\\ |\\ uniq\\ -c\\ |\\ head\\ -n\\ 5");
   CHECK(summary.processes[1].name == "/usr/bin/sort words");

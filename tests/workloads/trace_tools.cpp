@@ -39,8 +39,13 @@ void write_program(const std::filesystem::path& path) {
   w.call({CallKind::Fork, false, 1, {17}, 78, ""});
   w.switch_to(1);
   w.access(RecordKind::Load, 0x10010, 4096);
-  w.call({CallKind::Thread, false, 2, {0x10f00}, 79, ""});
+  w.call({CallKind::Vfork, false, 2, {0x4111}, 80, ""});
   w.switch_to(2);
+  w.access(RecordKind::Store, 0x10030, 8);
+  w.call({CallKind::Exit, false, 0, {1}, 0, ""});
+  w.switch_to(1);
+  w.call({CallKind::Thread, false, 3, {0x10f00}, 79, ""});
+  w.switch_to(3);
   w.access(RecordKind::Modify, 0x10020, 8);
   w.call({CallKind::Advise, false, 0, {0x10000, 0x1000, 4}, 0, ""});
   w.call({CallKind::Exit, false, 0, {0}, 0, ""});
@@ -104,6 +109,7 @@ TEST_CASE("trace text: what is wrong is refused with its line") {
   CHECK(contains(error(begin + "jump 0x1000 8\n"), "no record: 'jump'"));
   CHECK(contains(error(begin + "switch 1\n"), "no living process"));
   CHECK(contains(error(begin + "fork task 2 17 = 1\n"), "task 1 was due"));
+  CHECK(contains(error(begin + "vfork task 1 0 = 1\nswitch 0\n"), "line 5: a switch to no"));
   CHECK(contains(error(begin + "munmap 0x1001 0x1000 = 0\n"), "no program can have"));
   CHECK(contains(error(begin + "exit 0 = 0\nload 0x1000 8\n"), "line 5: an access by no process"));
   CHECK(contains(error("machine: 0 5\n"), "a machine that cannot be"));
@@ -140,7 +146,7 @@ TEST_CASE("trace merge: programs run side by side, with their tasks numbered ane
   const TraceSummary one = trace_info(folder / "t");
   const TraceSummary two = trace_info(folder / "m");
   CHECK(two.info.program == "p -x & p -x");
-  CHECK(two.totals.processes == 6);
+  CHECK(two.totals.processes == 8);
   for (const RecordKind kind : {RecordKind::Instruction, RecordKind::Load, RecordKind::Store,
                                 RecordKind::Modify, RecordKind::Call}) {
     CHECK(two.totals.of(kind) == 2 * one.totals.of(kind));

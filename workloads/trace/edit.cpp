@@ -66,7 +66,7 @@ void Source::call(TraceWriter& writer, Call made, u32& tasks, u32& running) {
     numbers_.push_back(made.process = tasks++);
   }
   writer.call(made);
-  if (made.kind == CallKind::Exit) running = running_ = kMaxProcesses;
+  if (ends_turn(made.kind)) running = running_ = kMaxProcesses;
 }
 
 bool Source::write(TraceWriter& writer, u64 quantum, u32& tasks, u32& running) {

@@ -17,7 +17,7 @@ void TraceFeed::done(unsigned vcpu) {
   queues_[vcpu].pop_front();
   if (queued.item.task != kMaxProcesses) {
     Task& task = tasks_[queued.item.task];
-    Process& process = processes_[task.process];
+    Process& process = processes_[queued.item.process];
     ++task.items_done;
     ++process.items_done;
     process.calls_done += queued.item.call;
@@ -28,7 +28,7 @@ void TraceFeed::done(unsigned vcpu) {
 bool TraceFeed::may_run(const Item& item) const {
   if (item.task == kMaxProcesses) return true;
   const Task& task = tasks_[item.task];
-  const Process& process = processes_[task.process];
+  const Process& process = processes_[item.process];
   return task.items_done == item.earlier && (item.call ? process.items_done == item.process_items
                                                        : process.calls_done == item.process_calls);
 }
@@ -72,12 +72,13 @@ void TraceFeed::split(Slot& slot) {
 }
 
 void TraceFeed::add(Slot& slot, std::size_t from, std::size_t to, bool call) {
-  Item item{&slot.block, from, to, call, running_, 0, 0, 0};
+  Item item{&slot.block, from, to, call, running_, 0, 0, 0, 0};
   unsigned vcpu = 0;
   if (running_ != kMaxProcesses) {
     Task& task = tasks_[running_];
     Process& process = processes_[task.process];
     vcpu = task.vcpu;
+    item.process = task.process;
     item.earlier = task.items++;
     item.process_calls = process.calls;
     item.process_items = process.items++;
@@ -92,7 +93,7 @@ void TraceFeed::note_call(const Call& call) {
   if (makes_task(call.kind)) {
     Task task;
     task.vcpu = static_cast<unsigned>(tasks_.size() % vcpus);
-    if (call.kind == CallKind::Thread) {
+    if (call.kind == CallKind::Thread || call.kind == CallKind::Vfork) {
       task.process = tasks_[running_].process;
     } else {
       task.process = static_cast<u32>(processes_.size());
@@ -101,9 +102,11 @@ void TraceFeed::note_call(const Call& call) {
     tasks_.push_back(task);
   } else if (call.kind == CallKind::Cpu && placement_ == Placement::Recorded) {
     tasks_[running_].vcpu = static_cast<unsigned>(call.args[0] % vcpus);
-  } else if (call.kind == CallKind::Exit) {
-    running_ = kMaxProcesses;
+  } else if (call.kind == CallKind::Exec) {
+    tasks_[running_].process = static_cast<u32>(processes_.size());
+    processes_.emplace_back();
   }
+  if (ends_turn(call.kind)) running_ = kMaxProcesses;
 }
 
 }  // namespace mmuscope

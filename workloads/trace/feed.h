@@ -26,6 +26,7 @@ class TraceFeed {
     std::size_t from = 0, to = 0;  ///< records of the block
     bool call = false;
     u32 task = kMaxProcesses;  ///< that runs; kMaxProcesses: none (a Spawn by nobody)
+    u32 process = 0;           ///< of the task: an index in processes_
     u64 earlier = 0;           ///< items of the task before this one
     u64 process_calls = 0;     ///< calls of the task's process before this one
     u64 process_items = 0;     ///< items of the task's process before this one
@@ -59,6 +60,7 @@ class TraceFeed {
     unsigned vcpu = 0;
     u64 items = 0, items_done = 0;
   };
+  /// What lives in one memory: a child of vfork belongs to its parent's until it calls Exec.
   struct Process {
     u64 items = 0, calls = 0, items_done = 0, calls_done = 0;
   };

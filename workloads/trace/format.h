@@ -10,8 +10,8 @@
 
 namespace mmuscope {
 
-// A trace file, version 2. All integers are little-endian. Version 1 had no calls after mremap and
-// is read as well.
+// A trace file, version 3. All integers are little-endian. Version 2 had no vfork, version 1 no
+// calls after mremap; both are read as well.
 //
 //   "mmutrace"  u32 version  u32 zero
 //   block*      first Info, then Records (of a machine: Machine), last End; nothing follows End
@@ -47,10 +47,11 @@ struct Record {
 static_assert(sizeof(Record) == 16);
 
 /// What the task that runs, a process or a thread of one, asks of the kernel. Spawn makes a process
-/// that is no copy of another one (the first of a trace; one whose fork was not recorded; one made
-/// by vfork, which copies nothing); it has no mappings. Thread makes a task that shares the memory
-/// of the one that runs. Exec drops the mappings of the process. Cpu is no call: it says on which
-/// CPU of the recorded machine the task runs from here on.
+/// that is no copy of another one (the first of a trace; one whose fork was not recorded); it has
+/// no mappings. Thread makes a task that shares the memory of the one that runs. Vfork makes a
+/// process that lives in the memory of the one that runs, which waits until it has called Exec or
+/// Exit. Exec drops the mappings of the process. Cpu is no call: it says on which CPU of the
+/// recorded machine the task runs from here on.
 enum class CallKind : u8 {
   Spawn,
   Fork,
@@ -63,30 +64,37 @@ enum class CallKind : u8 {
   Remap,
   Thread,
   Advise,
-  Cpu
+  Cpu,
+  Vfork
 };
-inline constexpr unsigned kCallKinds = 12;
+inline constexpr unsigned kCallKinds = 13;
 inline constexpr std::array<std::string_view, kCallKinds> kCallKindNames = {
-    "spawn",    "fork", "exec",   "exit",   "mmap",    "munmap",
-    "mprotect", "brk",  "mremap", "thread", "madvise", "cpu"};
+    "spawn", "fork",   "exec",   "exit",    "mmap", "munmap", "mprotect",
+    "brk",   "mremap", "thread", "madvise", "cpu",  "vfork"};
 /// How many of Call::args each kind uses.
-inline constexpr std::array<u8, kCallKinds> kCallArgs = {0, 1, 0, 1, 6, 2, 3, 1, 5, 1, 3, 1};
+inline constexpr std::array<u8, kCallKinds> kCallArgs = {0, 1, 0, 1, 6, 2, 3, 1, 5, 1, 3, 1, 1};
 
 /// Whether a call makes a task.
 constexpr bool makes_task(CallKind kind) {
-  return kind == CallKind::Spawn || kind == CallKind::Fork || kind == CallKind::Thread;
+  return kind == CallKind::Spawn || kind == CallKind::Fork || kind == CallKind::Thread ||
+         kind == CallKind::Vfork;
+}
+/// Whether its caller does not run after it, so that the next record is a Switch or a Spawn.
+constexpr bool ends_turn(CallKind kind) {
+  return kind == CallKind::Exit || kind == CallKind::Vfork;
 }
 
 /// One call, with the arguments and the result of the Linux system call (mmap, munmap, mprotect,
-/// brk, mremap, madvise, fork or clone, exit). Lengths are in bytes and need not be whole pages, as
-/// in Linux. Only calls that succeeded are recorded.
+/// brk, mremap, madvise, fork, vfork or clone, exit). Lengths are in bytes and need not be whole
+/// pages, as in Linux. Only calls that succeeded are recorded.
 struct Call {
   CallKind kind = CallKind::Exit;
   /// The importer made it up by one of its rules (TraceInfo::synthesized).
   bool synthesized = false;
-  u32 process = 0;  ///< Spawn, Fork, Thread: the new task; tasks are numbered 0, 1, 2... as made
+  u32 process =
+      0;  ///< the new task of a call that makes one; tasks are numbered 0, 1, 2... as made
   std::array<u64, 6> args{};
-  /// Spawn, Fork, Thread: pid or tid where it was recorded. Map, Remap: start of the mapping.
+  /// Of a new task: pid or tid where it was recorded. Map, Remap: start of the mapping.
   /// Break: new break.
   u64 result = 0;
   /// Spawn, Exec: the command line that runs. Map: the file, empty for none. At most kMaxNameBytes.
@@ -145,7 +153,7 @@ inline constexpr u64 kTraceEnd = (u64{1} << 47) - kPageBytes;
 
 // The encoding, shared by writer and reader.
 inline constexpr std::array<char, 8> kTraceMagic = {'m', 'm', 'u', 't', 'r', 'a', 'c', 'e'};
-inline constexpr u32 kTraceVersion = 2;
+inline constexpr u32 kTraceVersion = 3;
 inline constexpr u32 kOldestTraceVersion = 1;
 enum class BlockKind : u32 { Info = 1, Records = 2, End = 3, Machine = 4 };
 enum class Escape : u8 { Access, Call, Switch };

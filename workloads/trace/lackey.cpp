@@ -319,7 +319,7 @@ TraceInfo Import::describe() const {
           " accesses a turn; a new process is the last; a wait rests until a child has ended",
       "fork to exec: " + n(t.lost_intervals) +
           " children store 8 bytes where their parent stored last, and exec; " + n(t.spawned) +
-          " children of vfork are made without a copy",
+          " children of vfork exec at once, without a copy",
       "images: " + n(t.regions) + " mappings of pages that are used and that no call explains",
       "start: " + n(t.unnamed) + " processes whose making no log names",
       "exit: " + n(t.unfinished) + " processes without exit_group end with their log; " +
@@ -438,7 +438,7 @@ void Import::fork(Running& r, const LackeyCall& call) {
   Process* const process = find(call.child);
   const bool execs = process && !process->continues_fork;
   Call out;
-  out.kind = execs && shares_memory(call) ? CallKind::Spawn : CallKind::Fork;
+  out.kind = execs && shares_memory(call) ? CallKind::Vfork : CallKind::Fork;
   out.args[0] = call.number == linux_call::kClone ? call.args[0] : 0;
   out.result = call.child;
   ++r.living_children;
@@ -459,8 +459,12 @@ void Import::fork(Running& r, const LackeyCall& call) {
   if (execs && out.kind == CallKind::Fork) child.store_first = r.last_store;
   if (!execs) child.files = r.files;
   out.process = child.number;
-  if (out.kind == CallKind::Spawn) out.name = process->command;
   writer_->call(out);
+  if (out.kind != CallKind::Vfork) return;
+  // Its parent waits until it has executed its program.
+  switch_to(child.number);
+  start(child);
+  switch_to(r.number);
 }
 
 bool Import::may_go_on(Running& r, const LackeyCall& call) {

@@ -33,7 +33,7 @@ struct LackeySummary {
 ///   the others of its kind, by pid, before everything else.
 /// - Fork to exec. Lackey starts a process's log anew at exec, so what a child does before it is
 ///   lost. A child of fork stores 8 bytes where its parent stored last, and execs. A child of
-///   vfork, which shares its parent's memory until then, is made without a copy (Spawn).
+///   vfork, which shares its parent's memory until then, execs at once.
 /// - Images. The kernel's loader is not in the logs: pages that are used, or get other rights, and
 ///   that no call explains (program, dynamic linker, stack, valgrind's own stubs) are mapped at
 ///   exec. Neighbours with the same rights become one mapping, over gaps of up to 256 pages; rights

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "workloads/trace/qemu_reader.h"
+#include "workloads/trace/tasks.h"
 #include "workloads/trace/writer.h"
 
 namespace mmuscope {
@@ -29,35 +30,47 @@ enum : u64 {
   kExitGroup = 231
 };
 constexpr u64 kCloneThread = 0x10000;
+constexpr u64 kCloneVfork = 0x4100;  // CLONE_VM, CLONE_VFORK
 
 /// The trace that is written, and which task of it runs.
 class Output {
  public:
-  Output(const std::filesystem::path& path, const TraceInfo& info, int compression)
-      : writer(path, info, compression) {}
+  Output(const std::filesystem::path& folder, const std::filesystem::path& path,
+         const TraceInfo& info, int compression)
+      : writer(path, info, compression), folder_(folder.string()) {}
 
   void run(u32 task) {
-    if (running_ == task) return;
+    if (tasks_.running() == task) return;
+    if (!tasks_.may_run(task)) fail();
     writer.switch_to(task);
-    running_ = task;
+    tasks_.run(task);
+  }
+  void call(const Call& call) {
+    if (call.kind != CallKind::Spawn && tasks_.running() == kMaxProcesses) fail();
+    writer.call(call);
+    tasks_.note(call);
   }
   u32 make(CallKind kind, u64 tid, u64 flags, const std::string& command, bool synthesized) {
-    const u32 task = tasks_++;
-    writer.call({kind, synthesized, task, {flags}, tid, command});
+    const auto task = static_cast<u32>(tasks_.made());
+    if (task == kMaxProcesses) fail();
+    call({kind, synthesized, task, {flags}, tid, command});
     return task;
   }
   void exit(u32 task, u64 status, bool synthesized) {
     run(task);
-    writer.call({CallKind::Exit, synthesized, 0, {status}, 0, ""});
-    running_ = kMaxProcesses;
+    call({CallKind::Exit, synthesized, 0, {status}, 0, ""});
   }
-  bool runs() const { return running_ != kMaxProcesses; }
 
   TraceWriter writer;
 
  private:
-  u32 running_ = kMaxProcesses;
-  u32 tasks_ = 0;
+  [[noreturn]] void fail() const {
+    throw InputError(folder_ +
+                     ": the logs do not fit together; valid: all logs of one results/record");
+  }
+
+  std::string folder_;
+  TraceTasks tasks_;
 };
 
 /// One log, decoded as the trace needs it.
@@ -207,6 +220,7 @@ class Merge {
     QemuLogHeader header;
     std::unique_ptr<Thread> thread;  ///< while it is being read
     bool succeeded = false;          ///< the process goes on in another log, after an exec
+    bool resumes = false;            ///< its next mark is done with, not what follows it
   };
   struct Task {
     u32 number = 0;
@@ -215,14 +229,18 @@ class Merge {
 
   void link_execs();
   void step(std::size_t index);
+  bool act_on_mark(std::size_t index);
+  void resume_maker(u64 tid, u64 time);
+  void end_lost_children();
   void begin(Log& log);
   void begin_program(Log& log);
   void end(Log& log);
-  void act(Thread& thread, const QemuMark& mark);
+  void act(std::size_t index, const QemuMark& mark);
   void memory_call(const QemuMark& mark, bool image);
-  void clone(Thread& thread, const QemuMark& mark);
+  void clone(std::size_t index, const QemuMark& mark);
   void exit(Thread& thread, const QemuMark& mark);
-  void exit_others(u64 pid, u64 tid, bool synthesized);
+  void exit_task(u64 tid, u64 status, bool synthesized, u64 time);
+  void exit_others(u64 pid, u64 tid, bool synthesized, u64 time);
   void place(Thread& thread, u64 cpu);
   bool others_live(u64 pid, u64 tid) const;
 
@@ -232,6 +250,7 @@ class Merge {
   std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
   std::map<u64, Task> tasks_;  ///< that live, by tid
   std::map<u64, u64> ending_;  ///< pids whose first thread has ended before others; its status
+  std::map<u64, std::size_t> waiting_;  ///< logs that wait for a child of vfork, by its tid
 };
 
 void Merge::run(std::vector<QemuLogHeader> headers) {
@@ -240,14 +259,33 @@ void Merge::run(std::vector<QemuLogHeader> headers) {
   });
   for (QemuLogHeader& header : headers) {
     due_.push({header.time, logs_.size()});
-    logs_.push_back({std::move(header), nullptr, false});
+    logs_.push_back({std::move(header), nullptr});
   }
   link_execs();
-  while (!due_.empty()) {
+  for (;;) {
+    if (due_.empty()) end_lost_children();
+    if (due_.empty()) return;
     const std::size_t index = due_.top().log;
     due_.pop();
     step(index);
   }
+}
+
+/// Nothing goes on but what waits for children that were killed before their logs began.
+void Merge::end_lost_children() {
+  while (!waiting_.empty()) {
+    const auto [tid, log] = *waiting_.begin();
+    exit_task(tid, 0, true, logs_[log].thread->mark()->time);
+  }
+}
+
+/// A child of vfork no longer uses its maker's memory, which goes on.
+void Merge::resume_maker(u64 tid, u64 time) {
+  const auto waiting = waiting_.find(tid);
+  if (waiting == waiting_.end()) return;
+  logs_[waiting->second].resumes = true;
+  due_.push({time, waiting->second});
+  waiting_.erase(waiting);
 }
 
 /// The logs of a process before an exec do not end with its exit.
@@ -271,25 +309,34 @@ void Merge::step(std::size_t index) {
     log.thread.reset();
     return;
   } else {
-    Thread& thread = *log.thread;
-    out_.run(thread.task);
-    if (thread.mark()->kind == Other::Stamp) {
-      place(thread, thread.mark()->cpu);
-    } else {
-      act(thread, *thread.mark());
-    }
-    if (tasks_.count(thread.header().tid) == 0) {  // it has exited
-      log.thread.reset();
-      return;
-    }
-    out_.run(thread.task);
-    thread.write_stretch(out_.writer);
+    if (!log.resumes && !act_on_mark(index)) return;
+    log.resumes = false;
+    out_.run(log.thread->task);
+    log.thread->write_stretch(out_.writer);
   }
   if (log.thread->mark()) {
     due_.push({log.thread->mark()->time, index});
   } else {
     end(log);
   }
+}
+
+/// False: the thread does not go on now, or never.
+bool Merge::act_on_mark(std::size_t index) {
+  Log& log = logs_[index];
+  Thread& thread = *log.thread;
+  out_.run(thread.task);
+  if (thread.mark()->kind == Other::Stamp) {
+    place(thread, thread.mark()->cpu);
+  } else {
+    act(index, *thread.mark());
+  }
+  if (tasks_.count(thread.header().tid) == 0) {  // it has exited
+    log.thread.reset();
+    return false;
+  }
+  return std::none_of(waiting_.begin(), waiting_.end(),
+                      [index](const auto& entry) { return entry.second == index; });
 }
 
 void Merge::begin(Log& log) {
@@ -320,35 +367,33 @@ void Merge::begin_program(Log& log) {
     tasks_[h.tid] = {out_.make(CallKind::Spawn, h.pid, 0, h.command, false), h.pid};
     return;
   }
-  exit_others(h.pid, h.pid, false);
+  exit_others(h.pid, h.pid, false, h.time);
   out_.run(before->second.number);
-  out_.writer.call({CallKind::Exec, false, 0, {}, 0, h.command});
+  out_.call({CallKind::Exec, false, 0, {}, 0, h.command});
+  resume_maker(h.pid, h.time);
 }
 
 void Merge::end(Log& log) {
-  if (!log.succeeded) {
-    out_.exit(log.thread->task, 0, true);
-    tasks_.erase(log.header.tid);
-  }
+  if (!log.succeeded) exit_task(log.header.tid, 0, true, log.header.time);
   log.thread.reset();
 }
 
 void Merge::place(Thread& thread, u64 cpu) {
   if (thread.cpu == cpu) return;
   thread.cpu = cpu;
-  out_.writer.call({CallKind::Cpu, false, 0, {cpu}, 0, ""});
+  out_.call({CallKind::Cpu, false, 0, {cpu}, 0, ""});
 }
 
-void Merge::act(Thread& thread, const QemuMark& mark) {
+void Merge::act(std::size_t index, const QemuMark& mark) {
   if (mark.kind == Other::Image) return memory_call(mark, true);
   switch (mark.number) {
     case kClone:
     case kFork:
     case kVfork:
-      return clone(thread, mark);
+      return clone(index, mark);
     case kExit:
     case kExitGroup:
-      return exit(thread, mark);
+      return exit(*logs_[index].thread, mark);
     default:
       return memory_call(mark, false);
   }
@@ -378,15 +423,21 @@ void Merge::memory_call(const QemuMark& mark, bool image) {
       return;
   }
   // Of no bytes, or beyond what programs can have: it changed nothing.
-  if (names_user_memory(call)) out_.writer.call(call);
+  if (names_user_memory(call)) out_.call(call);
 }
 
-void Merge::clone(Thread& thread, const QemuMark& mark) {
-  const u64 flags = mark.number == kClone ? mark.args[0] : 0;
-  const bool is_thread = (flags & kCloneThread) != 0;
+void Merge::clone(std::size_t index, const QemuMark& mark) {
+  const u64 flags = mark.number == kClone ? mark.args[0] : mark.number == kVfork ? kCloneVfork : 0;
+  const CallKind kind = (flags & kCloneThread) != 0            ? CallKind::Thread
+                        : (flags & kCloneVfork) == kCloneVfork ? CallKind::Vfork
+                                                               : CallKind::Fork;
   const u64 tid = mark.result;
-  tasks_[tid] = {out_.make(is_thread ? CallKind::Thread : CallKind::Fork, tid, flags, "", false),
-                 is_thread ? thread.header().pid : tid};
+  exit_task(tid, 0, true, mark.time);  // one that had this number and left no log
+  out_.run(logs_[index].thread->task);
+  tasks_[tid] = {out_.make(kind, tid, flags, "", false),
+                 kind == CallKind::Thread ? logs_[index].header.pid : tid};
+  // QEMU makes a fork of it, so both went on at once.
+  if (kind == CallKind::Vfork) waiting_[tid] = index;
 }
 
 bool Merge::others_live(u64 pid, u64 tid) const {
@@ -395,32 +446,46 @@ bool Merge::others_live(u64 pid, u64 tid) const {
   });
 }
 
-void Merge::exit_others(u64 pid, u64 tid, bool synthesized) {
-  for (auto it = tasks_.begin(); it != tasks_.end();) {
-    if (it->second.pid != pid || it->first == tid) {
-      ++it;
-      continue;
-    }
-    out_.exit(it->second.number, 0, synthesized);
-    it = tasks_.erase(it);
+void Merge::exit_task(u64 tid, u64 status, bool synthesized, u64 time) {
+  // Who waits for a child of its vfork cannot end before it does.
+  const auto waits = std::find_if(waiting_.begin(), waiting_.end(), [&](const auto& entry) {
+    return logs_[entry.second].header.tid == tid;
+  });
+  if (waits != waiting_.end()) {
+    const u64 child = waits->first;
+    waiting_.erase(waits);
+    exit_task(child, 0, true, time);
   }
+  const auto task = tasks_.find(tid);
+  if (task == tasks_.end()) return;
+  out_.exit(task->second.number, status, synthesized);
+  tasks_.erase(task);
+  resume_maker(tid, time);
+}
+
+void Merge::exit_others(u64 pid, u64 tid, bool synthesized, u64 time) {
+  std::vector<u64> others;
+  for (const auto& [other, task] : tasks_) {
+    if (task.pid == pid && other != tid) others.push_back(other);
+  }
+  for (const u64 other : others) exit_task(other, 0, synthesized, time);
 }
 
 /// A process's first task exits last, as the guest kernel wants it.
 void Merge::exit(Thread& thread, const QemuMark& mark) {
   const u64 pid = thread.header().pid;
   const u64 tid = thread.header().tid;
-  if (mark.number == kExitGroup) exit_others(pid, tid, false);
+  const u64 time = mark.time;
+  const u64 status = mark.args[0];
+  if (mark.number == kExitGroup) exit_others(pid, tid, false, time);
   if (tid == pid && others_live(pid, tid)) {
-    ending_[pid] = mark.args[0];
+    ending_[pid] = status;
     return;
   }
-  out_.exit(thread.task, mark.args[0], false);
-  tasks_.erase(tid);
+  exit_task(tid, status, false, time);
   const auto first = ending_.find(pid);
   if (first == ending_.end() || others_live(pid, pid)) return;
-  out_.exit(tasks_[pid].number, first->second, false);
-  tasks_.erase(pid);
+  exit_task(pid, first->second, false, time);
   ending_.erase(first);
 }
 
@@ -456,7 +521,7 @@ TraceTotals import_qemu(const std::filesystem::path& folder, const std::filesyst
                        "accesses by the kernel, and to the vsyscall page",
                        {"mappings that the loader made before a program began",
                         "exit of a task that a signal killed"}};
-  Output output(out, info, options.compression);
+  Output output(folder, out, info, options.compression);
   Merge(folder, output).run(std::move(headers));
   return output.writer.finish();
 }

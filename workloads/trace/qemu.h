@@ -16,6 +16,8 @@ struct QemuOptions {
 /// - Order. Each log carries times at which its thread went on: after every system call, and every
 ///   few thousand records. Stretches between them are put in the order of these times, so a thread
 ///   that waited for another one comes after it.
+/// - vfork, posix_spawn. QEMU makes a fork of them. What the maker did before its child executed a
+///   program or ended comes after that, as Linux would have it.
 /// - Images. What the loader had mapped when a program began is mapped at its start or exec, as
 ///   synthesized calls.
 /// - Instructions that only began a block which a signal or a fault left are there to its end.

@@ -77,14 +77,16 @@ u64 TraceReader::varint(const u8*& at) {
 }
 
 void TraceReader::check_call(const Call& call) {
-  if (makes_task(call.kind) && (call.process != alive_.size() || call.process >= kMaxProcesses)) {
+  if (makes_task(call.kind) && (call.process != tasks_.made() || call.process >= kMaxProcesses)) {
     fail("process " + std::to_string(call.process) + " made out of order");
   }
   if (!names_user_memory(call)) {
     fail(std::string(kCallKindNames[static_cast<unsigned>(call.kind)]) +
          " of memory that no program can have");
   }
-  if (call.kind != CallKind::Spawn && running_ == kMaxProcesses) fail("a call by no process");
+  if (call.kind != CallKind::Spawn && tasks_.running() == kMaxProcesses) {
+    fail("a call by no process");
+  }
 }
 
 void TraceReader::decode_call(const u8*& at, TraceBlock& block) {
@@ -105,15 +107,10 @@ void TraceReader::decode_call(const u8*& at, TraceBlock& block) {
   call.name = printable({reinterpret_cast<const char*>(at), static_cast<std::size_t>(length)});
   at += length;
   check_call(call);
-  if (makes_task(call.kind)) {
-    alive_.push_back(true);
-    ++totals_.processes;
-  } else if (call.kind == CallKind::Exit) {
-    alive_[running_] = false;
-    running_ = kMaxProcesses;
-    idle_until_ = record_;
-  }
-  if (running_ == kMaxProcesses) {
+  tasks_.note(call);
+  totals_.processes += makes_task(call.kind);
+  if (ends_turn(call.kind)) idle_until_ = record_;
+  if (tasks_.running() == kMaxProcesses) {
     check_idle();
     ++idle_until_;
   }
@@ -123,9 +120,9 @@ void TraceReader::decode_call(const u8*& at, TraceBlock& block) {
   block.calls.push_back(std::move(call));
 }
 
-/// Between the end of a process and the next Switch only Spawn is possible.
+/// Between the end of a task's turn and the next Switch only Spawn is possible.
 void TraceReader::check_idle() const {
-  if (running_ == kMaxProcesses && idle_until_ != record_) fail("an access by no process");
+  if (tasks_.running() == kMaxProcesses && idle_until_ != record_) fail("an access by no process");
 }
 
 void TraceReader::check_ranges(const TraceBlock& block) {
@@ -176,9 +173,9 @@ const u8* TraceReader::decode_other(Escape escape, const u8* at, Record& record,
       return at;
     case Escape::Switch: {
       const u64 process = varint(at);
-      if (process >= alive_.size() || !alive_[process]) fail("a switch to no living process");
+      if (!tasks_.may_run(process)) fail(kNoSwitch);
       check_idle();
-      running_ = static_cast<u32>(process);
+      tasks_.run(process);
       record = {process, 0, RecordKind::Switch};
       ++totals_.records[static_cast<unsigned>(RecordKind::Switch)];
       return at;

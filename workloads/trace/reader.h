@@ -1,11 +1,12 @@
 #pragma once
 
 #include "workloads/trace/block_file.h"
+#include "workloads/trace/tasks.h"
 
 namespace mmuscope {
 
 /// Reads a trace from its start to its end, a block at a time. Memory is bounded (a block, the
-/// compression window of 16 MiB, a bit a process) whatever the file holds.
+/// compression window of 16 MiB, some bytes a process) whatever the file holds.
 ///
 /// Everything is checked before it is handed out: the checksum of each block, each record's range,
 /// that accesses and calls are made by a process that was made and has not ended, that processes
@@ -41,9 +42,8 @@ class TraceReader {
   u64 all_ends_ = 0;  ///< of the accesses of the block that is being decoded
   TraceTotals totals_;
   u64 record_ = 0;  ///< number of the record that is being read
-  std::vector<bool> alive_;
-  u32 running_ = kMaxProcesses;  ///< kMaxProcesses: none
-  u64 idle_until_ = 0;           ///< while none runs: the next record that is no Spawn or Switch
+  TraceTasks tasks_;
+  u64 idle_until_ = 0;  ///< while none runs: the next record that is no Spawn or Switch
   bool ended_ = false;
 };
 

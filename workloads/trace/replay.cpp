@@ -163,6 +163,7 @@ void Player::accesses(const Item& item) {
 
 void Player::make(const Call& call) {
   Process& made = call.kind == CallKind::Fork     ? kernel_.fork(vcpu_)
+                  : call.kind == CallKind::Vfork  ? kernel_.vfork(vcpu_)
                   : call.kind == CallKind::Thread ? kernel_.clone_thread(vcpu_)
                                                   : kernel_.spawn(program_name(call.name));
   if (shared_.tasks.size() <= call.process) shared_.tasks.resize(call.process + 1);
@@ -173,6 +174,7 @@ void Player::call(const Call& call) {
   switch (call.kind) {
     case CallKind::Spawn:
     case CallKind::Fork:
+    case CallKind::Vfork:
     case CallKind::Thread:
       return make(call);
     case CallKind::Exec:

@@ -21,7 +21,8 @@ namespace mmuscope {
 /// - On one vCPU tasks run as the trace says. On several, each vCPU runs its tasks in their own
 ///   order, at most a window of TraceFeed ahead of the others; a task waits for its making, for
 ///   what its process asked of the kernel before, and its process's calls for what it did before.
-/// - Of madvise only MADV_DONTNEED does anything. A vfork is a fork where it was recorded as one.
+/// - A child of vfork runs in its parent's memory until it calls Exec or Exit; nothing is copied.
+/// - Of madvise only MADV_DONTNEED, MADV_HUGEPAGE and MADV_NOHUGEPAGE do anything.
 class TraceReplay final : public Workload {
  public:
   struct Options {

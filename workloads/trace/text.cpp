@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "workloads/trace/machine_trace.h"
 #include "workloads/trace/reader.h"
+#include "workloads/trace/tasks.h"
 #include "workloads/trace/writer.h"
 
 namespace mmuscope {
@@ -46,7 +47,7 @@ void dump_program(const std::filesystem::path& path, std::FILE* out) {
       if (record.kind == RecordKind::Call) {
         const Call& call = block.calls[record.address];
         dump_call(out, call);
-        if (call.kind == CallKind::Exit) running = "-";
+        if (ends_turn(call.kind)) running = "-";
       } else if (record.kind == RecordKind::Switch) {
         running = std::to_string(record.address);
         fmt::print(out, "switch {}\n", record.address);
@@ -211,12 +212,12 @@ class ProgramText {
   Lines& lines_;
   TraceWriter& writer_;
   u64 number_ = 0;
-  std::vector<bool> alive_;
-  u32 running_ = kMaxProcesses;
+  TraceTasks tasks_;
 };
 
 void ProgramText::read_line() {
-  const std::string running = running_ == kMaxProcesses ? "-" : std::to_string(running_);
+  const u32 task = tasks_.running();
+  const std::string running = task == kMaxProcesses ? "-" : std::to_string(task);
   if (!skip_position(lines_, number_, running)) {
     lines_.fail("record " + std::to_string(number_) + " of task " + running + " was due");
   }
@@ -236,7 +237,7 @@ void ProgramText::access(unsigned kind) {
   (void)lines_.word();
   const u64 address = lines_.number();
   const u64 bytes = lines_.number();
-  if (running_ == kMaxProcesses) lines_.fail("an access by no process");
+  if (tasks_.running() == kMaxProcesses) lines_.fail("an access by no process");
   if (bytes == 0 || bytes > kMaxAccessBytes) lines_.fail("an access of so many bytes");
   if (address >= kTraceEnd || address + bytes > kTraceEnd) {
     lines_.fail("an access outside the user half");
@@ -247,9 +248,9 @@ void ProgramText::access(unsigned kind) {
 void ProgramText::switch_to() {
   (void)lines_.word();
   const u64 task = lines_.number();
-  if (task >= alive_.size() || !alive_[task]) lines_.fail("a switch to no living process");
-  running_ = static_cast<u32>(task);
-  writer_.switch_to(running_);
+  if (!tasks_.may_run(task)) lines_.fail(kNoSwitch);
+  tasks_.run(task);
+  writer_.switch_to(tasks_.running());
 }
 
 void ProgramText::call() {
@@ -263,11 +264,11 @@ void ProgramText::call() {
   if (!kind) lines_.fail("no record: '" + std::string(word.substr(0, 40)) + "'");
   call.kind = static_cast<CallKind>(*kind);
   if (makes_task(call.kind)) {
-    if (lines_.word() != "task" || lines_.number() != alive_.size() ||
-        alive_.size() == kMaxProcesses) {
-      lines_.fail("task " + std::to_string(alive_.size()) + " was due");
+    if (lines_.word() != "task" || lines_.number() != tasks_.made() ||
+        tasks_.made() == kMaxProcesses) {
+      lines_.fail("task " + std::to_string(tasks_.made()) + " was due");
     }
-    call.process = static_cast<u32>(alive_.size());
+    call.process = static_cast<u32>(tasks_.made());
   }
   for (unsigned i = 0; i < kCallArgs[*kind]; ++i) call.args[i] = lines_.number();
   if (lines_.word() != "=") lines_.fail("no '=' before the result");
@@ -275,14 +276,11 @@ void ProgramText::call() {
   call.name = lines_.rest();
   if (call.name.size() > kMaxNameBytes) lines_.fail("the name is too long");
   if (!names_user_memory(call)) lines_.fail("memory that no program can have");
-  if (call.kind != CallKind::Spawn && running_ == kMaxProcesses) {
+  if (call.kind != CallKind::Spawn && tasks_.running() == kMaxProcesses) {
     lines_.fail("a call by no process");
   }
   writer_.call(call);
-  if (makes_task(call.kind)) alive_.push_back(true);
-  if (call.kind != CallKind::Exit) return;
-  alive_[running_] = false;
-  running_ = kMaxProcesses;
+  tasks_.note(call);
 }
 
 MachineOp machine_op(Lines& lines) {

@@ -67,7 +67,7 @@ TraceSummary trace_info(const std::filesystem::path& path) {
       if (record.kind == RecordKind::Call) {
         const Call& call = block.calls[record.address];
         note_call(summary, call, running);
-        if (call.kind == CallKind::Exit) running = kMaxProcesses;
+        if (ends_turn(call.kind)) running = kMaxProcesses;
       } else if (record.kind == RecordKind::Switch) {
         running = static_cast<u32>(record.address);
       } else {
