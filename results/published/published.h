@@ -85,10 +85,19 @@ struct Reproduced {
   std::string ours_text() const;       ///< the figures, with labels if there are several
 };
 
-/// Runs the rows' experiments, each once, `jobs` at a time, by the engine of suites. Nothing if
-/// `stop` was set meanwhile.
-std::optional<std::vector<Reproduced>> reproduce(std::span<const PublishedRow> rows, unsigned jobs,
-                                                 const std::atomic<bool>* stop = nullptr);
+/// How figures are measured.
+struct Measuring {
+  unsigned jobs = 1;                        ///< experiments at a time, by the engine of suites
+  std::string prices = "none";              ///< a file of a user's own prices
+  const std::atomic<bool>* stop = nullptr;  ///< set by whoever wants an early end
+};
+/// Runs the experiments that figures need, each once. By figure: its value, or none if a run could
+/// not go on. Nothing at all if it was stopped.
+std::optional<std::vector<std::optional<double>>> measure(std::span<const Figure> figures,
+                                                          const Measuring& how);
+/// The same for the figures of rows.
+std::optional<std::vector<Reproduced>> reproduce(std::span<const PublishedRow> rows,
+                                                 const Measuring& how);
 
 /// published.csv: a row for each.
 std::string published_csv(std::span<const Reproduced> rows);

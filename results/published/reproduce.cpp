@@ -28,10 +28,10 @@ std::vector<std::string> split(std::string_view text, char at) {
   return parts;
 }
 
-/// Of the machine, where later keys win over earlier ones.
-std::vector<std::string> settings_of(const Load& load, bool clocks) {
+/// Settings of the machine, where later keys win over earlier ones.
+std::vector<std::string> merged(std::initializer_list<std::string_view> lists) {
   std::vector<std::string> all;
-  for (const std::string_view list : {clocks ? kSettings : "", load.settings}) {
+  for (const std::string_view list : lists) {
     for (std::string& item : split(list, ',')) {
       const std::string key = item.substr(0, item.find('=') + 1);
       all.erase(std::remove_if(all.begin(), all.end(),
@@ -43,20 +43,6 @@ std::vector<std::string> settings_of(const Load& load, bool clocks) {
   return all;
 }
 
-Experiment experiment_of(const Quantity& q, u64 operations) {
-  const Load& load = q.load;
-  ExperimentText text;
-  text.workload = load.workload;
-  if (const auto at = text.workload.find("OPS"); at != std::string::npos) {
-    text.workload.replace(at, 3, std::to_string(operations));
-  }
-  text.pager = q.pager;
-  text.cpu = load.cpu;
-  text.vcpus = load.vcpus;
-  text.set = settings_of(load, true);
-  return parse_experiment(text);
-}
-
 double of_lone_access(const Quantity& q) {
   const Load& load = q.load;
   const std::string_view page = load.workload.substr(load.workload.find('=') + 1);
@@ -64,8 +50,8 @@ double of_lone_access(const Quantity& q) {
   access.va = Gva{0x40'0000'0000};
   access.access = {AccessKind::Read, Privilege::User};
   access.guest_page = page == "4k" ? PageSize::k4K : page == "2m" ? PageSize::k2M : PageSize::k1G;
-  const Narration n = narrate_access(
-      access, std::string(q.pager), parse_machine(std::string(load.cpu), settings_of(load, false)));
+  const Narration n = narrate_access(access, std::string(q.pager),
+                                     parse_machine(std::string(load.cpu), merged({load.settings})));
   if (q.column == "table_refs") return static_cast<double>(n.references());
   return static_cast<double>(std::count_if(n.told.begin(), n.told.end(), [](const Told& t) {
     const bool second = t.entry.table == TableKind::Ept || t.entry.table == TableKind::Npt;
@@ -76,6 +62,8 @@ double of_lone_access(const Quantity& q) {
 /// The runs that rows need, each once, and what they gave.
 class Runs {
  public:
+  explicit Runs(const Measuring& how) : how_(how), prices_("prices=" + how.prices) {}
+
   void add(const Quantity& q) {
     if (q.pager.empty() || is_lone(q.load)) return;
     if (q.load.few != 0) (void)index(q, q.load.few);
@@ -83,11 +71,11 @@ class Runs {
   }
 
   /// False: it was stopped.
-  bool run(unsigned jobs, const std::atomic<bool>* stop) {
+  bool run() {
     SuiteOptions options;
     options.out = fs::temp_directory_path() / fmt::format("mmuscope_published_{}", getpid());
-    options.jobs = jobs;
-    options.stop = stop;
+    options.jobs = how_.jobs;
+    options.stop = how_.stop;
     SuiteOutcome outcome = run_suite(suite_, options);
     fs::remove_all(options.out);
     cells_ = std::move(outcome.cells);
@@ -104,6 +92,18 @@ class Runs {
   }
 
  private:
+  Experiment experiment_of(const Quantity& q, u64 operations) const {
+    ExperimentText text;
+    text.workload = q.load.workload;
+    if (const auto at = text.workload.find("OPS"); at != std::string::npos) {
+      text.workload.replace(at, 3, std::to_string(operations));
+    }
+    text.pager = q.pager;
+    text.cpu = q.load.cpu;
+    text.vcpus = q.load.vcpus;
+    text.set = merged({kSettings, prices_, q.load.settings});
+    return parse_experiment(text);
+  }
   std::size_t index(const Quantity& q, u64 operations) {
     Experiment e = experiment_of(q, operations);
     const auto [at, is_new] = places_.emplace(identity(e), suite_.cells.size());
@@ -121,6 +121,8 @@ class Runs {
     return sum;
   }
 
+  const Measuring& how_;
+  const std::string prices_;
   Suite suite_{"published", {}, ""};
   std::map<std::string, std::size_t> places_;
   std::vector<CellText> cells_;
@@ -183,21 +185,33 @@ double Reproduced::off_by() const {
   return value < row->low ? value / row->low : value > row->high ? value / row->high : 1;
 }
 
-std::optional<std::vector<Reproduced>> reproduce(std::span<const PublishedRow> rows, unsigned jobs,
-                                                 const std::atomic<bool>* stop) {
-  Runs runs;
-  for (const PublishedRow& row : rows) {
-    for (const Figure& f : row.figures) {
-      runs.add(f.of);
-      runs.add(f.over);
-    }
+std::optional<std::vector<std::optional<double>>> measure(std::span<const Figure> figures,
+                                                          const Measuring& how) {
+  Runs runs(how);
+  for (const Figure& f : figures) {
+    runs.add(f.of);
+    runs.add(f.over);
   }
-  if (!runs.run(jobs, stop)) return std::nullopt;
-  std::vector<Reproduced> all;
+  if (!runs.run()) return std::nullopt;
+  std::vector<std::optional<double>> values;
+  for (const Figure& f : figures) values.push_back(value_of(f, runs));
+  return values;
+}
+
+std::optional<std::vector<Reproduced>> reproduce(std::span<const PublishedRow> rows,
+                                                 const Measuring& how) {
+  std::vector<Figure> figures;
   for (const PublishedRow& row : rows) {
-    Reproduced& made = all.emplace_back();
-    made.row = &row;
-    for (const Figure& f : row.figures) made.ours.push_back(value_of(f, runs));
+    figures.insert(figures.end(), row.figures.begin(), row.figures.end());
+  }
+  const auto values = measure(figures, how);
+  if (!values) return std::nullopt;
+  std::vector<Reproduced> all;
+  auto next = values->begin();
+  for (const PublishedRow& row : rows) {
+    const auto end = next + static_cast<std::ptrdiff_t>(row.figures.size());
+    all.push_back({&row, {next, end}});
+    next = end;
   }
   return all;
 }

@@ -217,14 +217,14 @@ TEST_CASE("cost model: a price for every CPU, and events priced by hand") {
   CHECK(cycles.guest == 3000 + 1000);
   CHECK(cycles.walk == 10 * 9 + 25 * 15 + 100 * 5);
   CHECK(cycles.exit == 4 * 1150);
-  CHECK(cycles.vmm == 450 + 2270 + 2550 + 1025);
+  CHECK(cycles.vmm == 440 + 2066 + 2550 + 1025);
   CHECK(cycles.sync == 2 * 6750);
   const auto by = [&](Cause cause) { return cycles.by_cause[static_cast<unsigned>(cause)]; };
-  CHECK(by(Cause::TrueFaults) == 1150 + 450);
-  CHECK(by(Cause::HiddenFaults) == 2 * 1150 + 2270);
+  CHECK(by(Cause::TrueFaults) == 1150 + 440);
+  CHECK(by(Cause::HiddenFaults) == 2 * 1150 + 2066);
   CHECK(by(Cause::TableWrites) == 2550);
   CHECK(by(Cause::Other) == 1150 + 1025);
-  CHECK(cycles.total() == 4000 + 965 + 4600 + 6295 + 13500);
+  CHECK(cycles.total() == 4000 + 965 + 4600 + 6081 + 13500);
   // The machine's clocks add up the same.
   const Prices prices("cascade-lake");
   CHECK(prices.table().of(counted.accesses, counted.counters) == cycles.total());

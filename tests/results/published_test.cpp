@@ -1,12 +1,13 @@
-#include "results/published/published.h"
-
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
 #include <string>
 
 #include "results/csv.h"
+#include "results/published/calibration.h"
 
 namespace mmuscope {
 namespace {
@@ -72,7 +73,7 @@ TEST_CASE("published: a cold walk reads what arithmetic says, entry by entry") {
     if (row.section == Section::Walks) walks.push_back(row);
   }
   REQUIRE(walks.size() == 12);
-  const auto all = reproduce(walks, 1);
+  const auto all = reproduce(walks, {});
   REQUIRE(all);
   for (const Reproduced& r : *all) {
     CAPTURE(r.row->what);
@@ -83,7 +84,7 @@ TEST_CASE("published: a cold walk reads what arithmetic says, entry by entry") {
 TEST_CASE("published: the rows that are quick come out, the same on any number of jobs") {
   const std::vector<PublishedRow> rows = rows_named("getpid");
   REQUIRE(rows.size() == 2);
-  const auto one = reproduce(rows, 1), two = reproduce(rows, 2);
+  const auto one = reproduce(rows, {1}), two = reproduce(rows, {2});
   REQUIRE(one);
   REQUIRE(two);
   CHECK(published_csv(*one) == published_csv(*two));
@@ -105,7 +106,7 @@ TEST_CASE("published: the rows that are quick come out, the same on any number o
 
 TEST_CASE("published: stopped before it began, it keeps nothing") {
   const std::atomic<bool> stop = true;
-  CHECK_FALSE(reproduce(rows_named("getpid"), 1, &stop));
+  CHECK_FALSE(reproduce(rows_named("getpid"), {1, "none", &stop}));
 }
 
 TEST_CASE("published: every row has a name of its own, and every conclusion a row") {
@@ -121,8 +122,56 @@ TEST_CASE("published: every row has a name of its own, and every conclusion a ro
   CHECK(conclusions == "123456");
 }
 
+/// A prices file with what the fit says.
+class Fitted {
+ public:
+  explicit Fitted(const std::vector<Calibrated>& all) {
+    std::string lines;
+    for (const Calibrated& c : all) {
+      lines += std::string(c.component->constant) + " = " + std::to_string(c.fitted) + "\n";
+    }
+    write_file(path_, lines);
+  }
+  ~Fitted() { std::filesystem::remove(path_); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_ =
+      (std::filesystem::temp_directory_path() / ("mmuscope_fit_" + std::to_string(getpid())))
+          .string();
+};
+
+TEST_CASE("published: the constants that components determine follow from them") {
+  const auto all = calibrate({});
+  REQUIRE(all);
+  for (const Calibrated& c : *all) {
+    CAPTURE(c.component->what);
+    REQUIRE(c.ours);
+    CHECK(*c.ours == doctest::Approx(c.component->published).epsilon(0.001));
+    CHECK(c.fitted == c.constant);
+  }
+}
+
+TEST_CASE("published: the fit finds the constants again from others") {
+  const auto right = calibrate({});
+  REQUIRE(right);
+  std::vector<Calibrated> now = *right;
+  for (Calibrated& c : now) c.fitted = c.constant + c.constant / 4;
+  // A component is made of several constants, so that one round is not enough.
+  for (int round = 0; round < 4; ++round) {
+    const Fitted file(now);
+    const auto next = calibrate({1, file.path()});
+    REQUIRE(next);
+    now = *next;
+  }
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    CAPTURE(now[i].component->what);
+    CHECK(now[i].fitted == (*right)[i].constant);
+  }
+}
+
 TEST_CASE("slow: published: whole, a row that misses says why, and only such a row") {
-  const auto all = reproduce(published_rows(), 2);
+  const auto all = reproduce(published_rows(), {2});
   REQUIRE(all);
   for (const Reproduced& r : *all) {
     CAPTURE(r.row->what);
