@@ -77,7 +77,7 @@ void refuse_root_beyond(const Machine& machine, u64 cr3) {
 std::string ended(const AccessResult& r) {
   if (r.done) return "was done";
   if (r.fault.kind == GuestFault::Kind::GeneralProtection) return "gave #GP";
-  return fmt::format("gave #PF with error code {}", r.fault.error_code);
+  return fmt::format("gave #PF with error code {:#x}", r.fault.error_code);
 }
 
 MachineConfig config_for(const Scenario& scenario, MachineConfig config) {
@@ -111,7 +111,7 @@ std::string unlike_announced(const Announcement& due, const AccessResult& r) {
     std::string announced = "nothing announced";
     if (due.fault == GuestFault::Kind::GeneralProtection) announced = "#GP announced";
     if (due.fault == GuestFault::Kind::PageFault) announced = "#PF announced";
-    if (due.error_code) announced += fmt::format(" with error code {}", *due.error_code);
+    if (due.error_code) announced += fmt::format(" with error code {:#x}", *due.error_code);
     return fmt::format("{}, {}", ended(r), announced);
   }
   if (due.value && *due.value != r.value)

@@ -11,12 +11,20 @@ namespace {
 std::string format_help() {
   std::vector<std::string_view> names = scenario_figures();
   return fmt::format(
-      "the file: JSON as tests/truth/kvm/README.md describes, and besides\n"
+      "the file: JSON\n"
+      "  {{\"name\", \"vcpus\": N, \"cr3\": GPA, of every vCPU at the start,\n"
+      "   \"memory\": [[gpa, value, count, step], ...], words: at gpa+8*i stands value+step*i\n"
+      "   \"steps\": [{{\"label\", \"ops\": [...], \"expect\": {{figure: n, ...}}}}, ...],\n"
+      "   \"final_memory\": [[gpa, value], ...]}}, and if need be\n"
       "  \"memory_bytes\" (64 MiB), \"backing\" (\"4k\"), \"pager\" (\"shadow-unsync\"): whose "
-      "figures `expect` holds\n"
+      "figures `expect` holds,\n"
       "  \"controls\": {{cr0_wp cr4_pcide cr4_pge cr4_smep cr4_smap efer_nxe la57 ac}}\n"
-      "  ops R W X: as r w x, by the supervisor; [\"invpcid\", vcpu, type, pcid, gva]; "
-      "[\"cr0\"|\"cr4\", vcpu, value]\n"
+      "  ops  [\"r\"|\"x\", vcpu, gva], [\"w\", vcpu, gva, value]: by the user; R X W: by the "
+      "supervisor\n"
+      "       [\"cr3\"|\"cr0\"|\"cr4\", vcpu, value], [\"invlpg\", vcpu, gva], "
+      "[\"invpcid\", vcpu, type, pcid, gva]\n"
+      "       [\"dirty_log\", 0|1], [\"get_dirty_log\"], [\"shadow_page_limit\", pages], "
+      "[\"peek\", gpa]\n"
       "  an integer may be a string of hexadecimal: \"0x1000\"\n"
       "  an access may end in {{\"fault\": \"pf\"|\"gp\", \"error_code\": n}} or {{\"value\": n}}\n"
       "figures that a step may expect: {}\n",

@@ -149,7 +149,11 @@ int walks_command(const Args& args) {
                                "walk_caches", "walk_cache_kind", "cold", "flushed", "warm"}};
   for (const Rung& rung : rungs()) rows.push_back(row_of(rung));
   if (!line.has("csv")) {
-    fmt::print("{}", aligned(for_people(rows), 4));
+    fmt::print(
+        "table entries read: with nothing cached / after a MOV to CR3 / of the page beside one "
+        "just "
+        "walked for\n\n{}",
+        aligned(for_people(rows), 4));
     return kDone;
   }
   for (const CsvRow& row : rows) fmt::print("{}", csv_line(row));

@@ -190,15 +190,14 @@ std::string wrong_check(const Json& check, const Scenario& scenario) {
 }  // namespace
 
 std::string wrong_edit(const Json& checks, const fs::path& file) {
-  const Scenario scenario = load_scenario(file);
-  for (const Json& check : checks) {
-    std::string wrong;
-    try {
-      wrong = wrong_check(check, scenario);
-    } catch (const std::runtime_error& e) {  // tables that lead beyond memory, say
-      wrong = e.what();
+  try {
+    const Scenario scenario = load_scenario(file);
+    for (const Json& check : checks) {
+      std::string wrong = wrong_check(check, scenario);
+      if (!wrong.empty()) return wrong;
     }
-    if (!wrong.empty()) return wrong;
+  } catch (const std::runtime_error& e) {  // no JSON; tables that lead beyond memory
+    return e.what();
   }
   return {};
 }

@@ -6,10 +6,12 @@
 #include <charconv>
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "core/error.h"
 #include "core/params.h"
 #include "results/csv.h"
+#include "results/tables.h"
 
 namespace mmuscope {
 namespace {
@@ -89,9 +91,8 @@ std::string name_in(const fs::path& dir) {
   return name->second.text;
 }
 
-/// 4711, 4,711, 0x1267 or 47.11.
-double number_of(const Answer& answer) {
-  std::string text = answer.text;
+/// 4711, 4,711, 0x1267 or 47.11; nothing else.
+std::optional<double> number_of(std::string text) {
   text.erase(std::remove(text.begin(), text.end(), ','), text.end());
   const char* end = text.data() + text.size();
   if (text.compare(0, 2, "0x") == 0) {
@@ -103,8 +104,7 @@ double number_of(const Answer& answer) {
     const auto [at, error] = std::from_chars(text.data(), end, value);
     if (error == std::errc() && at == end && std::isfinite(value)) return value;
   }
-  throw InputError(fmt::format("{}: '{}' is no number; valid: as 4711, 4,711, 0x1267 or 47.11",
-                               answer.place, answer.text));
+  return {};
 }
 
 // --- grading -------------------------------------------------------------------------------------
@@ -124,46 +124,69 @@ std::string known_mistake(const LabQuestion& q, Is&& is) {
   return {};
 }
 
-LabMark mark_number(const LabQuestion& q, const Answer& answer, LabValues& values) {
-  const double given = number_of(answer), tolerance = q.rule.value("tolerance", 0.0);
-  if (is_close(given, values.number(q.rule.at("expect")), tolerance))
+LabMark mark_number(const LabQuestion& q, const std::string& answer, LabValues& values) {
+  const std::optional<double> given = number_of(answer);
+  if (!given) {
+    return {Status::Failed, "",
+            "that is no number; valid: as 4711, 4,711, 0x1267 or 47.11, without a unit"};
+  }
+  const double tolerance = q.rule.value("tolerance", 0.0);
+  if (is_close(*given, values.number(q.rule.at("expect")), tolerance))
     return {Status::Passed, "", ""};
   return {Status::Failed, "", known_mistake(q, [&](const Json& wrong) {
-            return is_close(given, values.number(wrong), tolerance);
+            return is_close(*given, values.number(wrong), tolerance);
           })};
 }
 
-LabMark mark_word(const LabQuestion& q, const Answer& answer, LabValues& values) {
+LabMark mark_word(const LabQuestion& q, const std::string& answer, LabValues& values) {
   const auto choices = q.rule.at("choices").get<std::vector<std::string>>();
-  if (std::find(choices.begin(), choices.end(), answer.text) == choices.end()) {
+  if (std::find(choices.begin(), choices.end(), answer) == choices.end()) {
     const std::vector<std::string_view> valid(choices.begin(), choices.end());
-    throw InputError(answer.place + ": " + unknown_word("answer", answer.text, valid));
+    return {Status::Failed, "", unknown_word("answer", answer, valid)};
   }
-  if (answer.text == values.word(q.rule.at("expect"))) return {Status::Passed, "", ""};
-  return {Status::Failed, "",
-          known_mistake(q, [&](const Json& wrong) { return wrong == answer.text; })};
+  if (answer == values.word(q.rule.at("expect"))) return {Status::Passed, "", ""};
+  return {Status::Failed, "", known_mistake(q, [&](const Json& wrong) { return wrong == answer; })};
 }
 
-LabMark mark_setting(const LabQuestion& q, const Answer& answer, LabValues& values) {
+/// What is wrong with the form of a setting: how it must begin, and of a SPEC that is one number
+/// after that between which it must be ("range").
+std::string wrong_form(const Json& rule, const std::string& answer) {
+  const std::string begins = rule.value("begins", "");
+  if (answer.compare(0, begins.size(), begins) != 0) {
+    return fmt::format("it does not begin with {}", begins);
+  }
+  if (!rule.contains("range")) return {};
+  const double from = rule["range"].at(0).get<double>(), to = rule["range"].at(1).get<double>();
+  const std::optional<double> given = number_of(answer.substr(begins.size()));
+  if (given && *given >= from && *given <= to) return {};
+  return fmt::format("after {} there must be a number from {:g} to {:g}", begins, from, to);
+}
+
+/// 12,288 or 1.25.
+std::string figure_text(double value) {
+  const bool whole = value >= 0 && value < 1e15 && value == std::floor(value);
+  return whole ? thousands(static_cast<u64>(value)) : fmt::format("{:g}", value);
+}
+
+LabMark mark_setting(const LabQuestion& q, const std::string& answer, LabValues& values) {
   const std::string option = q.rule.at("option").get<std::string>();
-  const std::string begins = q.rule.value("begins", "");
-  if (answer.text.compare(0, begins.size(), begins) != 0) {
-    return {Status::Failed, "", fmt::format("it does not begin with {}", begins)};
+  if (std::string wrong = wrong_form(q.rule, answer); !wrong.empty()) {
+    return {Status::Failed, "", std::move(wrong)};
   }
   Json asked = q.rule.at("of");
   if (option == "set") {
-    asked["set"].push_back(answer.text);
+    asked["set"].push_back(answer);
   } else {
-    asked[option] = answer.text;
+    asked[option] = answer;
   }
   double is = 0;
   try {
     is = values.number(asked);
   } catch (const InputError& e) {
-    throw InputError(answer.place + ": " + e.what());
+    return {Status::Failed, "", e.what()};
   }
-  const std::string got =
-      fmt::format("with it {} is {:g}", asked.value("column", asked.value("count", "it")), is);
+  const std::string got = fmt::format(
+      "with it {} is {}", asked.value("column", asked.value("count", "it")), figure_text(is));
   if (q.rule.contains("at_most") && is > values.number(q.rule["at_most"])) {
     return {Status::Failed, "", got + ", which is too much"};
   }
@@ -177,9 +200,9 @@ LabMark mark_answer(const LabQuestion& q, const Answers& answers, LabValues& val
   const auto at = answers.find(q.id);
   if (at == answers.end() || at->second.text.empty()) return {};
   LabMark mark;
-  if (q.kind == LabQuestion::Kind::Number) mark = mark_number(q, at->second, values);
-  if (q.kind == LabQuestion::Kind::Word) mark = mark_word(q, at->second, values);
-  if (q.kind == LabQuestion::Kind::Setting) mark = mark_setting(q, at->second, values);
+  if (q.kind == LabQuestion::Kind::Number) mark = mark_number(q, at->second.text, values);
+  if (q.kind == LabQuestion::Kind::Word) mark = mark_word(q, at->second.text, values);
+  if (q.kind == LabQuestion::Kind::Setting) mark = mark_setting(q, at->second.text, values);
   mark.given = at->second.text;
   return mark;
 }

@@ -14,7 +14,8 @@ struct LabQuestion {
                ///< "unit", "tolerance": a share of it, 0 unless given
     Word,      ///< one of "choices" in answers.txt; "expect": {"least"|"most": ...}
     Setting,   ///< "option": pager, workload, cpu or set; "of": a value in which the answer stands
-               ///< for it; "at_most", "at_least": values; "begins": how the answer must begin
+               ///< for it; "at_most", "at_least": values; "begins": how the answer must begin;
+               ///< "range": [A, B], between which the number after that must be
     Scenario,  ///< the student's "file"; "checks": a list, see results/labs/edits.cpp
     Pager,     ///< the student's pager; "part": of what the grader's program prints
   };

@@ -128,8 +128,8 @@ TEST_CASE("guest faults are delivered live, and other ends than announced are sa
   const LiveRunner::Record record = runner->record(s);
   REQUIRE(record.wrong.size() == 1);
   CHECK(record.wrong.front() ==
-        "step 1 (not present), op 1: on the kernel the access gave #PF with error code 4, #PF "
-        "announced with error code 6");
+        "step 1 (not present), op 1: on the kernel the access gave #PF with error code 0x4, #PF "
+        "announced with error code 0x6");
   CHECK(record.scenario.steps.front().ops.at(1).announced.error_code == 4u);
 }
 

@@ -87,9 +87,9 @@ TEST_CASE("a scenario's check says which expectation fails") {
         "step 1 (one), op 1: the access read 11, not 12\n");
   CHECK(
       check_of(edited("\"error_code\": 4", "\"error_code\": 6")) ==
-      "step 2 (), op 1: the access gave #PF with error code 4, #PF announced with error code 6\n");
+      "step 2 (), op 1: the access gave #PF with error code 0x4, #PF announced with error code 0x6\n");
   CHECK(check_of(edited(", {\"fault\": \"pf\", \"error_code\": 4}", "")) ==
-        "step 2 (), op 1: the access gave #PF with error code 4, nothing announced\n");
+        "step 2 (), op 1: the access gave #PF with error code 0x4, nothing announced\n");
   CHECK(check_of(edited("[20488, 5]", "[20488, 6]")) ==
         "final_memory: the word at 20488 is 5, expected 6\n");
   CHECK(check_of(edited("{\"value\": 11}", "{\"fault\": \"gp\"}")) ==

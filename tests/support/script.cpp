@@ -5,6 +5,7 @@
 
 #include <cstdio>
 
+#include "core/error.h"
 #include "tests/support/guest_tables.h"
 #include "tests/support/oracle.h"
 #include "tests/support/setups.h"
@@ -44,7 +45,9 @@ std::string ScriptOp::text() const {
 
 std::string text_of(const Script& script) {
   std::string text;
-  for (const ScriptOp& op : script) text += "  " + op.text() + "\n";
+  for (std::size_t i = 0; i < script.size(); ++i) {
+    text += "  step " + std::to_string(i + 1) + "  " + script[i].text() + "\n";
+  }
   return text;
 }
 
@@ -124,6 +127,21 @@ void ScriptGuest::run(const ScriptOp& op) {
     case ScriptOp::Kind::Ac:
       vcpu.set_ac(op.value != 0);
       break;
+  }
+}
+
+void ScriptGuest::run(const Script& script) {
+  std::size_t step = 0;
+  const auto where = [&] { return "step " + std::to_string(step) + ": "; };
+  try {
+    for (const ScriptOp& op : script) {
+      ++step;
+      run(op);
+    }
+  } catch (const Disagreement& e) {
+    throw Disagreement(where() + e.what());
+  } catch (const RunError& e) {
+    throw RunError(where() + e.what());
   }
 }
 

@@ -33,6 +33,7 @@ struct ScriptOp {
 /// What the guest tells the TLB or its controls; also of Zero and Ac.
 ScriptOp control_op(ScriptOp::Kind kind, u64 va, u64 value = 0, u64 gpa = 0);
 using Script = std::vector<ScriptOp>;
+/// A line for each step, numbered from 1.
 std::string text_of(const Script& script);
 
 /// The small guest that scripts run in: processes with the user half
@@ -64,9 +65,8 @@ class ScriptGuest {
   /// Lays the tables out on a fresh machine; every vCPU begins in process 0.
   ScriptGuest(Machine& machine, bool large_direct_map);
   void run(const ScriptOp& op);
-  void run(const Script& script) {
-    for (const ScriptOp& op : script) run(op);
-  }
+  /// What disagrees, or does not end, says at which step: numbered from 1, as text_of() does.
+  void run(const Script& script);
 
  private:
   Machine& machine_;
