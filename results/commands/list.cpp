@@ -16,7 +16,8 @@ constexpr CommandHelp kHelp = {
     "list pagers|workloads|cpus|columns|suites|costs [--csv]",
     "The catalogues: pagers and workloads with every key, its default, unit and meaning; CPU "
     "models\n"
-    "with their TLBs; the columns of the CSV files and the keys of --set; the suites that have\n"
+    "with their TLBs, walk caches and prices; the columns of the CSV files and the keys of --set; "
+    "the suites that have\n"
     "names; the constants of the cost model with their sources.\n",
     "  mmuscope list workloads\n"
     "  mmuscope list columns --csv\n"};
@@ -79,41 +80,98 @@ std::string sizes_of(u8 sizes) {
   return text;
 }
 
-std::vector<CsvRow> cpu_rows() {
-  std::vector<CsvRow> rows = {
-      {"cpu", "description", "structure", "entries", "ways", "pages", "sure"}};
-  for (const CpuModel& cpu : cpu_models()) {
-    const std::string name(cpu.name), description(cpu.description);
-    const auto tlbs = [&](const char* structure, const std::vector<TlbGeometry>& banks) {
-      for (const TlbGeometry& t : banks) {
-        rows.push_back({name, description, structure, std::to_string(t.entries),
-                        std::to_string(t.ways), sizes_of(t.sizes), std::string(name_of(t.sure))});
-      }
-    };
-    tlbs("L1 load", cpu.l1_load);
-    tlbs("L1 store", cpu.l1_store);
-    tlbs("L1 fetch", cpu.l1_fetch);
-    tlbs("L2", cpu.l2_data);
-    tlbs("L2 fetch", cpu.l2_fetch);
-    const auto cache = [&](const char* structure, const WalkCacheGeometry& c) {
-      if (c.entries == 0) return;
-      rows.push_back({name, description, structure, std::to_string(c.entries),
-                      std::to_string(c.ways), "", std::string(name_of(c.sure))});
-    };
-    cache("PML5E cache", cpu.pml5e);
-    cache("PML4E cache", cpu.pml4e);
-    cache("PDPTE cache", cpu.pdpte);
-    cache("PDE cache", cpu.pde);
+/// A price of the cost model.
+struct PriceRow {
+  std::string part, name, cycles, per, sure, source;
+};
+
+/// Prices that are the same on every CPU.
+std::vector<PriceRow> common_prices() {
+  std::vector<PriceRow> rows;
+  for (const Cost& c : costs()) {
+    rows.push_back({"cycles_" + std::string(name_of(c.part)), std::string(c.name),
+                    std::to_string(c.cycles), std::string(c.unit), std::string(name_of(c.sure)),
+                    std::string(c.source)});
   }
+  for (const OtherCost& c : other_costs()) {
+    rows.push_back({c.name == "access" ? "cycles_guest" : "cycles_sync", std::string(c.name),
+                    std::to_string(c.cycles), std::string(c.unit), std::string(name_of(c.sure)),
+                    std::string(c.source)});
+  }
+  return rows;
+}
+
+/// Prices of one CPU.
+std::vector<PriceRow> prices_of(std::string_view cpu) {
+  const ExitCost& exit = exit_cost(cpu);
+  const RefCost& ref = ref_cost(cpu);
+  std::vector<PriceRow> rows = {{"cycles_exit", "exit", std::to_string(exit.cycles), "exit",
+                                 std::string(name_of(exit.sure)), std::string(exit.source)}};
+  const auto add = [&](std::string_view level, u64 cycles) {
+    rows.push_back({"cycles_walk", "table_ref_" + std::string(level), std::to_string(cycles),
+                    "table entry read from there, with table-lines=on",
+                    std::string(name_of(Sure::Memory)), "load-to-use latency, widely measured"});
+  };
+  add("l1", ref.l1);
+  add("l2", ref.l2);
+  add("llc", ref.llc);
+  add("memory", ref.memory);
+  return rows;
+}
+
+constexpr const char* kEveryCpu = "every";
+
+void add_structures(std::vector<CsvRow>& rows, const CpuModel& cpu) {
+  const std::string name(cpu.name), description(cpu.description);
+  const auto tlbs = [&](const char* structure, const std::vector<TlbGeometry>& banks) {
+    for (const TlbGeometry& t : banks) {
+      rows.push_back({name, description, structure, std::to_string(t.entries),
+                      std::to_string(t.ways), sizes_of(t.sizes), std::string(name_of(t.sure)), "",
+                      "", ""});
+    }
+  };
+  tlbs("L1 load", cpu.l1_load);
+  tlbs("L1 store", cpu.l1_store);
+  tlbs("L1 fetch", cpu.l1_fetch);
+  tlbs("L2", cpu.l2_data);
+  tlbs("L2 fetch", cpu.l2_fetch);
+  const auto cache = [&](const char* structure, const WalkCacheGeometry& c) {
+    if (c.entries == 0) return;
+    rows.push_back({name, description, structure, std::to_string(c.entries), std::to_string(c.ways),
+                    "", std::string(name_of(c.sure)), "", "", ""});
+  };
+  cache("PML5E cache", cpu.pml5e);
+  cache("PML4E cache", cpu.pml4e);
+  cache("PDPTE cache", cpu.pdpte);
+  cache("PDE cache", cpu.pde);
+}
+
+/// Each CPU's TLBs and walk caches, then its prices; at the end those of every CPU.
+std::vector<CsvRow> cpu_rows() {
+  std::vector<CsvRow> rows = {{"cpu", "description", "structure", "entries", "ways", "pages",
+                               "sure", "cycles", "per", "source"}};
+  const auto add = [&](const std::string& cpu, const std::string& description,
+                       const std::vector<PriceRow>& prices) {
+    for (const PriceRow& p : prices) {
+      rows.push_back(
+          {cpu, description, "price " + p.name, "", "", "", p.sure, p.cycles, p.per, p.source});
+    }
+  };
+  for (const CpuModel& cpu : cpu_models()) {
+    add_structures(rows, cpu);
+    add(std::string(cpu.name), std::string(cpu.description), prices_of(cpu.name));
+  }
+  add(kEveryCpu, "prices of the cost model on every CPU", common_prices());
   return rows;
 }
 
 std::string cpus_for_people(const std::vector<CsvRow>& rows) {
   std::string text, last;
-  std::vector<CsvRow> structures;
+  std::vector<CsvRow> structures, prices;
   const auto flush = [&] {
-    text += aligned(structures, 1);
+    text += aligned(structures, 1) + aligned(prices, 5);
     structures.clear();
+    prices.clear();
   };
   for (std::size_t i = 1; i < rows.size(); ++i) {
     const CsvRow& r = rows[i];
@@ -122,12 +180,19 @@ std::string cpus_for_people(const std::vector<CsvRow>& rows) {
       text += fmt::format("{}: {}\n", r[0], r[1]);
       last = r[0];
     }
-    structures.push_back({"  " + r[2], r[3] + " entries", r[4] + " ways", r[5], r[6]});
+    if (r[7].empty()) {
+      structures.push_back({"  " + r[2], r[3] + " entries", r[4] + " ways", r[5], r[6]});
+    } else {
+      prices.push_back({"  " + r[2], r[7] + " cycles", r[8], r[6], r[9]});
+    }
   }
   flush();
   return text +
-         "The last word says how sure a line is: cpuid: read from the CPU's own CPUID leaves; "
-         "text: from a\nmanual or article read; memory: not verified.\n";
+         "How sure a line is: cpuid: read from the CPU's own CPUID leaves; text: in the full text "
+         "of a\nmanual or article; abstract: in its abstract; secondary: in a text that quotes it; "
+         "derived: by\narithmetic on figures read; memory: not verified; assumed: chosen for want "
+         "of a figure.\n" +
+         fmt::format("PVM paper: {}\n", kPvmPaper);
 }
 
 template <class Row>
@@ -179,31 +244,14 @@ std::vector<CsvRow> suite_rows() {
 
 std::vector<CsvRow> cost_rows() {
   std::vector<CsvRow> rows = {{"part", "name", "cycles", "per", "sure", "source"}};
-  for (const Cost& c : costs()) {
-    rows.push_back({"cycles_" + std::string(name_of(c.part)), std::string(c.name),
-                    std::to_string(c.cycles), std::string(c.unit), std::string(name_of(c.sure)),
-                    std::string(c.source)});
-  }
-  for (const OtherCost& c : other_costs()) {
-    rows.push_back({c.name == "access" ? "cycles_guest" : "cycles_sync", std::string(c.name),
-                    std::to_string(c.cycles), std::string(c.unit), std::string(name_of(c.sure)),
-                    std::string(c.source)});
-  }
-  for (const ExitCost& c : exit_costs()) {
-    rows.push_back({"cycles_exit", "exit on " + std::string(c.cpu), std::to_string(c.cycles),
-                    "exit", std::string(name_of(c.sure)), std::string(c.source)});
-  }
-  for (const RefCost& c : ref_costs()) {
-    const auto add = [&](std::string_view level, u64 cycles) {
-      rows.push_back({"cycles_walk",
-                      "table_ref_" + std::string(level) + " on " + std::string(c.cpu),
-                      std::to_string(cycles), "table entry read from there, with table-lines=on",
-                      std::string(name_of(Sure::Memory)), "load-to-use latency, widely measured"});
-    };
-    add("l1", c.l1);
-    add("l2", c.l2);
-    add("llc", c.llc);
-    add("memory", c.memory);
+  const auto add = [&](const std::vector<PriceRow>& prices, const std::string& on) {
+    for (const PriceRow& p : prices) {
+      rows.push_back({p.part, p.name + on, p.cycles, p.per, p.sure, p.source});
+    }
+  };
+  add(common_prices(), "");
+  for (const CpuModel& cpu : cpu_models()) {
+    add(prices_of(cpu.name), " on " + std::string(cpu.name));
   }
   return rows;
 }

@@ -660,6 +660,32 @@ function startLife() {
   }
 }
 
+// --- published results ---------------------------------------------------------------------------
+
+const verdictMark = v => /^(ok|exact|true)$/.test(v) ? '✓ ' : '✗ ';
+/// A table for each part, a row for each result, and under the row why it misses.
+function startPublished() {
+  if (!data.published) return;
+  const {rows} = parseCsv(data.published);
+  for (const r of rows) r.ran = `${r.workload}${r.settings && ', '}${r.settings}: ${r.quantity}${r.over && ' over '}${r.over}`;
+  const holds = r => verdictMark(r.verdict) === '✓ ';
+  const tests = rows.filter(r => r.calibration === 'no');
+  $('published').hidden = $('published-link').hidden = false;
+  $('published-words').textContent = `What others published, and what the emulator makes of it with one set of prices: ${tests.filter(holds).length} of ${tests.length} tests hold. ` +
+      `${rows.length - tests.length} more rows gave a price and test nothing.`;
+  $('published-csv').onclick = () => download('published.csv', data.published);
+  const columns = [['row', 'Result'], ['source', 'Source'], ['ran', 'What ran'], ['vcpus', 'vCPUs'], ['published', 'Published'], ['ours', 'Ours'], ['off_by', 'Off by'], ['tolerance', 'Within a factor of']];
+  const line = r => element('tr', {}, ...columns.map(([c], i) => i ? element('td', {class: i < 3 ? 'text' : ''}, c === 'ours' || c === 'ran' ? element('span', {class: 'wrap'}, r[c]) : r[c]) : element('th', {scope: 'row', class: 'text'}, r[c])),
+    element('td', {class: 'text'},
+      verdictMark(r.verdict) + r.verdict + (r.calibration === 'yes' ? ', calibration' : ''), r.why ? element('span', {class: 'small why'}, r.why) : null));
+  for (const section of new Set(rows.map(r => r.section))) {
+    $('published-tables').append(element('div', {class: 'scroll', tabindex: 0, role: 'region', 'aria-label': section},
+      element('table', {class: 'published'}, element('caption', {class: 'text'}, section),
+        element('thead', {}, element('tr', {}, ...columns.map(([, h], i) => element('th', {scope: 'col', class: i < 3 ? 'text' : ''}, h)), element('th', {scope: 'col', class: 'text'}, 'Verdict'))),
+        element('tbody', {}, ...rows.filter(r => r.section === section).map(line)))));
+  }
+}
+
 // --- begin ---------------------------------------------------------------------------------------
 
 addPatterns();
@@ -684,5 +710,6 @@ drawComparison();
 drawTable();
 startWalks();
 startLife();
+startPublished();
 document.body.dataset.ready = 'yes';
 })();

@@ -267,6 +267,22 @@ std::string checked_suite(const fs::path& file) {
   return text;
 }
 
+/// What `published` wrote, if it did.
+std::string published_of(const fs::path& file) {
+  if (!fs::exists(file)) return "";
+  std::string text = read_file(file, kMaxFile);
+  const std::vector<CsvRow> rows = parse_csv(text, file.string());
+  for (const char* name : {"section", "row", "published", "ours", "verdict", "calibration"}) {
+    if (rows.empty() || std::find(rows[0].begin(), rows[0].end(), name) == rows[0].end()) {
+      throw InputError(
+          fmt::format("{}: line 1: no column {}; it must be what `published --csv` "
+                      "wrote",
+                      file.string(), name));
+    }
+  }
+  return text;
+}
+
 /// As the content of a script element: nothing in it may end the element or begin a comment.
 std::string in_script(std::string json) {
   std::string safe;
@@ -298,6 +314,7 @@ std::string report_page(const fs::path& folder) {
   data["vcpus"] = some_columns(folder / "vcpus.csv",
                                {"cell", "vm", "vcpu", "cycles_total", "exits", "ipis_sent",
                                 "ipis_received", "lock_wait_cycles", "flush_wait_cycles"});
+  data["published"] = published_of(folder / "published.csv");
   data["columns"] = dictionary();
   data["walks"] = all_walks();
   data["lives"] = lives_json();

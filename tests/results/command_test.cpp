@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "results/cost_model.h"
 #include "results/csv.h"
 #include "tests/support/shell.h"
 
@@ -134,6 +135,20 @@ TEST_CASE("command: every command has help with a usage line and two examples") 
   }
   CHECK(run("--version").out.substr(0, 9) == "mmuscope ");
   CHECK(run("").status == 2);
+}
+
+TEST_CASE("command: list cpus has every price, its source and how sure it is") {
+  const std::vector<CsvRow> rows = parse_csv(run("list cpus --csv").out, "cpus");
+  const auto has = [&](std::string_view cpu, std::string_view name, u64 cycles) {
+    return std::any_of(rows.begin(), rows.end(), [&](const CsvRow& row) {
+      return row[0] == cpu && row[2] == fmt::format("price {}", name) && row[6] != "" &&
+             row[7] == std::to_string(cycles) && row[9] != "";
+    });
+  };
+  for (const Cost& c : costs()) CHECK(has("every", c.name, c.cycles));
+  for (const OtherCost& c : other_costs()) CHECK(has("every", c.name, c.cycles));
+  for (const ExitCost& c : exit_costs()) CHECK(has(c.cpu, "exit", c.cycles));
+  for (const RefCost& c : ref_costs()) CHECK(has(c.cpu, "table_ref_memory", c.memory));
 }
 
 TEST_CASE("command: lists, for people and as CSV") {

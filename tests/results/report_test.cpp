@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "results/csv.h"
 #include "results/experiment.h"
+#include "results/published/published.h"
 #include "tests/support/paths.h"
 
 using namespace mmuscope;
@@ -27,6 +28,15 @@ constexpr const char* kSuite =
     "pager = native\npager = shadow\npager = shadow-unsync\npager = nested\n"
     "vcpus = 1,2\n";
 
+/// Published rows as if the emulator had made these numbers of them: the first right, the last
+/// wrong.
+std::vector<Reproduced> some_published() {
+  const auto rows = published_rows();
+  std::vector<Reproduced> some = {{&rows.front(), {rows.front().low}}, {&rows.back(), {}}};
+  for (std::size_t i = 0; i < rows.back().figures.size(); ++i) some.back().ours.push_back(1e6);
+  return some;
+}
+
 /// A folder with the results of a small suite, removed at the end.
 class Results {
  public:
@@ -37,6 +47,7 @@ class Results {
     const std::string command = fmt::format("'{}/mmuscope' suite '{}' --out '{}' >/dev/null 2>&1",
                                             build_dir(), suite, folder_.string());
     REQUIRE(std::system(command.c_str()) == 0);
+    write_file((folder_ / "published.csv").string(), published_csv(some_published()));
   }
   ~Results() { fs::remove_all(folder_); }
   const fs::path& folder() const { return folder_; }
@@ -105,6 +116,10 @@ constexpr const char* kReader = R"js(<script>
   seen.life = [...document.querySelectorAll('#life-panels section')].map(s => s.querySelectorAll('.badge.exit').length);
   $('life-next').click();
   seen.life_next = $('life-count').textContent;
+  seen.published = [...document.querySelectorAll('#published tbody tr')].map(r => r.lastChild.firstChild.textContent);
+  seen.published_words = $('published-words').textContent;
+  seen.published_shown = !$('published').hidden && !$('published-link').hidden;
+  seen.published_headed = [...document.querySelectorAll('#published table')].every(t => t.caption && t.querySelectorAll('thead th[scope=col]').length === 9 && t.querySelectorAll('tbody th[scope=row]').length === t.tBodies[0].rows.length);
   const unnamed = [...document.querySelectorAll('button, select, input')].filter(e => !(e.textContent.trim() || e.labels && e.labels.length));
   seen.unnamed = unnamed.length;
   const out = document.createElement('pre');
@@ -203,6 +218,7 @@ TEST_CASE("report: one page that holds the results and refers to nothing") {
   const std::size_t from = page.find("id=\"data\">") + 10;
   const auto data = nlohmann::json::parse(page.substr(from, page.find("</script>", from) - from));
   CHECK(data.at("suite") == read_file(results.folder() / "suite.csv", 1 << 26));
+  CHECK(data.at("published") == read_file(results.folder() / "published.csv", 1 << 26));
   const auto& walks = data.at("walks");
   const auto run = [&](const char* setting) {
     return walks.at("runs").at(walks.at("of").at(setting).get<std::size_t>());
@@ -230,6 +246,10 @@ TEST_CASE("report: a folder without results is bad input, and so is a broken fil
   CHECK_THROWS_AS(report_page(folder), InputError);
   write_file((folder / "suite.csv").string(),
              "workload,pager,vcpus,status,exits,cycles_total\nfork,native\n");
+  CHECK_THROWS_AS(report_page(folder), InputError);
+  write_file((folder / "suite.csv").string(), "workload,pager,vcpus,status,exits,cycles_total\n");
+  CHECK_NOTHROW(report_page(folder));
+  write_file((folder / "published.csv").string(), "a,b\n1,2\n");
   CHECK_THROWS_AS(report_page(folder), InputError);
   fs::remove_all(folder);
 }
@@ -278,5 +298,10 @@ TEST_CASE("slow: report: the page in Chromium shows the CSV's numbers and answer
   }
   CHECK(seen.at("life") == std::vector<int>{0, 1, 1, 0});
   CHECK(seen.at("life_next") == "step 2 of 7");
+  CHECK(seen.at("published") == std::vector<std::string>{"✓ exact", "✗ false"});
+  CHECK(seen.at("published_words").get<std::string>().find("1 of 2 tests hold") !=
+        std::string::npos);
+  CHECK(seen.at("published_shown") == true);
+  CHECK(seen.at("published_headed") == true);
   CHECK(seen.at("unnamed") == 0);
 }
