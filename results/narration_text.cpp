@@ -134,10 +134,19 @@ std::string fault_words(const GuestFault& f) {
   return fmt::format("#PF, error code {:#x}, address {:#x}", f.error_code, f.address.raw());
 }
 
+/// AMD's exit for the second dimension: EXITINFO1 has bit 32 or 33, which an EPT violation's
+/// qualification never has. APM vol. 2, *Nested versus Guest Page Faults, Fault Ordering*.
+bool is_nested_page_fault(const VmExit& e) { return (e.qualification >> 32 & 3) != 0; }
+
 std::string exit_words(const Told& t) {
   std::string text = fmt::format("VM exit: {}", kReasonNames[static_cast<unsigned>(t.reason)]);
   if (!t.exit) return text + fmt::format(" reaches vCPU {}", t.vcpu);
   const VmExit& e = *t.exit;
+  if (t.reason == ExitReason::EptViolation && is_nested_page_fault(e)) {
+    return fmt::format(
+        "VM exit: nested page fault (#NPF) for guest-physical {:#x}, EXITINFO1 {:#x}", e.gpa.raw(),
+        e.qualification);
+  }
   switch (t.reason) {
     case ExitReason::PageFault:
       return text + fmt::format(" at {:#x}, error code {:#x}", e.gva.raw(), e.error_code);

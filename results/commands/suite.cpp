@@ -21,18 +21,40 @@ constexpr CommandHelp kHelp = {
     "Runs a matrix of experiments, writes suite.csv, processes.csv, vcpus.csv (and summary.csv\n"
     "where seeds are repeated) and manifest.json into DIR and prints a table of them. Ctrl-C keeps "
     "every finished row; --resume goes on from there.\n"
-    "A suite file has lines `key = value` with the keys name, workload, pager, cpu, set, vcpus, vms "
+    "A suite file has lines `key = value` with the keys name, workload, pager, cpu, set, vcpus, "
+    "vms "
     "and\n"
     "seed; workload, pager, cpu and set are repeated for alternatives, vcpus and seed take lists\n"
     "of numbers; the suite is their product. `mmuscope list suites` shows those that have names.\n",
     "  mmuscope suite default --out out\n"
     "  mmuscope suite my.suite --out results-of-mine --jobs 1 --resume\n"};
 
+/// "key=value,..." of the keys that have not their default.
+std::string changed(const Params& params, std::span<const ParamInfo> infos) {
+  const Params plain("", infos);
+  std::vector<std::string> keys;
+  for (const ParamInfo& info : infos) {
+    const std::string& value = params.text(info.name);
+    if (value != plain.text(info.name)) keys.push_back(fmt::format("{}={}", info.name, value));
+  }
+  return fmt::format("{}", fmt::join(keys, ","));
+}
+
+/// A cell in few words: what it would be asked for by, defaults left out.
 std::string title(const Experiment& e) {
-  const std::string pager_params = e.pager_params.canonical();
-  return fmt::format("{} {} {}{}{} {} vcpus={} seed={}", e.workload->name,
-                     e.workload_params.canonical(), e.pager->name, pager_params.empty() ? "" : " ",
-                     pager_params, e.machine.canonical(), e.vcpus, e.seed);
+  std::string text;
+  const auto add = [&](std::string_view name, std::string_view mark, const std::string& value) {
+    if (!text.empty()) text += ' ';
+    text += fmt::format("{}{}{}", name, value.empty() ? "" : mark, value);
+  };
+  add(e.workload->name, ":", changed(e.workload_params, e.workload->params));
+  add(e.pager->name, ":", changed(e.pager_params, e.pager->params()));
+  if (e.cpu != kDefaultCpu) add(e.cpu, "", "");
+  if (const std::string set = changed(e.machine, machine_params()); !set.empty()) add(set, "", "");
+  if (e.vcpus != 1) add("vcpus", "=", fmt::format("{}", e.vcpus));
+  if (e.vms != 1) add("vms", "=", fmt::format("{}", e.vms));
+  if (e.seed != 1) add("seed", "=", fmt::format("{}", e.seed));
+  return text;
 }
 
 std::string duration(double seconds) {
@@ -52,12 +74,13 @@ class Progress {
     }
     const std::string pace = pace_of(p);
     if (!terminal_) {
-      fmt::print(stderr, "{}/{} {}: {}; {}\n", p.done, p.all, title(*p.experiment), p.status, pace);
+      fmt::print(stderr, "{}/{} cells, {}  {}{}\n", p.done, p.all, pace, title(*p.experiment),
+                 p.status == "ok" ? "" : fmt::format(": {}", p.status));
       return;
     }
     clear();
     if (p.status != "ok") fmt::print(stderr, "{}: {}\n", title(*p.experiment), p.status);
-    fmt::print(stderr, "{}/{} cells, {}  {:.30}", p.done, p.all, pace, title(*p.experiment));
+    fmt::print(stderr, "{}/{} cells, {}  {:.40}", p.done, p.all, pace, title(*p.experiment));
     std::fflush(stderr);
   }
   void clear() {
@@ -98,7 +121,8 @@ int suite_command(const Args& args) {
       .value("out", "", "folder for the CSV files, made if it is not there")
       .value("jobs", std::to_string(cores).c_str(), "experiments at a time, 1 to 1024")
       .value("shard", "", "I/N: only the I-th of N parts of the suite; `mmuscope merge` joins them")
-      .flag("resume", "take over the finished experiments that DIR holds, if this same program made them");
+      .flag("resume",
+            "take over the finished experiments that DIR holds, if this same program made them");
   if (!line.parse(args)) return kDone;
   const std::vector<std::string> suites = line.texts("suite");
   if (suites.size() != 1) {

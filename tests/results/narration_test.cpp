@@ -135,6 +135,14 @@ TEST_CASE("narration: what the hypervisor does at a first touch") {
   // Four tables and the page are backed, one violation each.
   CHECK(nested.counters[Event::ExitEptViolation] == 5);
   CHECK(nested.narrated() == nested.counters);
+  const auto says = [](const Narration& one, const char* words) {
+    return narration_text(one, false).find(words) != std::string::npos &&
+           narration_json(one).find(words) != std::string::npos;
+  };
+  CHECK(says(nested, "VM exit: EPT violation for guest-physical 0x100000, qualification 0x"));
+  const Narration npt = narrated("nested:format=npt", Before::Nothing, WalkCaches::Off);
+  CHECK(says(npt, "VM exit: nested page fault (#NPF) for guest-physical 0x100000, EXITINFO1 0x2"));
+  CHECK(!says(npt, "EPT"));
   const Narration native = narrated("native", Before::Nothing, WalkCaches::Off, AccessKind::Write);
   const std::vector<Kind> of_native = kinds(native);
   CHECK(std::count(of_native.begin(), of_native.end(), Kind::Exit) == 0);
