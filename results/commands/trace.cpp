@@ -48,7 +48,10 @@ int import(const Args& words, const CommandLine& line) {
   if (logs.empty()) throw InputError("no LOG; usage: mmuscope " + std::string(kHelp.usage));
   const std::string out = line.required("output");
   if (kind == "qemu") {
-    (void)import_qemu(the_file(words, 2), out);
+    // These are large: reading them again to describe them would take as long as making them.
+    const TraceTotals made = import_qemu(the_file(words, 2), out);
+    fmt::print("records      {}\ntasks        {}\n", made.all(), made.processes);
+    return kDone;
   } else if (kind == "strace") {
     import_strace(the_file(words, 2), out);
   } else if (kind == "perf") {

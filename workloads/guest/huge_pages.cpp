@@ -201,7 +201,7 @@ bool MemoryManager::collapse(Vcpu& vcpu, AddressSpace& space, Gva start, u64 byt
 
 std::optional<Gva> MemoryManager::collapse_next(Vcpu& vcpu, AddressSpace& space, Gva from) {
   const SpaceLock lock(vcpu, space);
-  for (const Vma& vma : space.vmas.all()) {
+  for (const auto& [start, vma] : space.vmas.all()) {
     const Gva begin = std::max(vma.start, from);
     const Gva first = (begin + (kHuge - 1)).align_down(PageSize::k2M);
     if (!may_be_huge(vma, first)) continue;

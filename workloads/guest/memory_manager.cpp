@@ -93,7 +93,7 @@ void MemoryManager::copy(Vcpu& vcpu, AddressSpace& from, AddressSpace& to) {
   const SpaceLock lock(vcpu, from);
   to.heap_start = from.heap_start;
   to.heap_end = from.heap_end;
-  for (const Vma& vma : from.vmas.all()) {
+  for (const auto& [start, vma] : from.vmas.all()) {
     to.vmas.insert(vma);
     change_reverse_map(vcpu, vma);
     // Pages of a file come back by faults if none was replaced. Linux, vma_needs_copy.
@@ -172,7 +172,7 @@ std::optional<Gva> MemoryManager::map(Vcpu& vcpu, AddressSpace& space, std::opti
     if (bytes == 0) return std::nullopt;
     // Linux, thp_get_unmapped_area: what could be huge pages begins where one does.
     const bool huge = thp_ != HugePages::Never && bytes % page_bytes(PageSize::k2M) == 0;
-    where = space.vmas.find_free(bytes, huge ? PageSize::k2M : vma.page(), kMapTop);
+    where = space.vmas.find_free(bytes, huge ? PageSize::k2M : vma.page());
     if (*where == Gva(0)) return std::nullopt;
   }
   vma.start = *where;
@@ -373,7 +373,7 @@ std::optional<Gva> MemoryManager::remap_locked(Vcpu& vcpu, AddressSpace& space, 
     space.vmas.insert(now);
     return old.start;
   }
-  if (!to) to = space.vmas.find_free(new_bytes, old.page(), kMapTop);
+  if (!to) to = space.vmas.find_free(new_bytes, old.page());
   if (*to == Gva(0)) return std::nullopt;
   // Linux, move_vma: what is mapped is moved, then the old range is unmapped.
   unmap_locked(vcpu, space, *to, *to + new_bytes);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <iterator>
 
 #include "workloads/guest/direct_map.h"
 
@@ -27,95 +28,101 @@ Vma part_of(Vma vma, Gva start, Gva end) {
 
 }  // namespace
 
-std::size_t VmaList::first_after(Gva a) const {
-  return static_cast<std::size_t>(
-      std::upper_bound(vmas_.begin(), vmas_.end(), a,
-                       [](Gva where, const Vma& v) { return where < v.end; }) -
-      vmas_.begin());
+VmaList::Vmas::const_iterator VmaList::first_after(Gva a) const {
+  const auto next = vmas_.upper_bound(a);
+  if (next == vmas_.begin()) return next;
+  const auto before = std::prev(next);
+  return before->second.end > a ? before : next;
 }
 
 Vma* VmaList::find(Gva a) {
-  const std::size_t i = first_after(a);
-  return i < vmas_.size() && vmas_[i].contains(a) ? &vmas_[i] : nullptr;
+  const auto next = vmas_.upper_bound(a);
+  if (next == vmas_.begin()) return nullptr;
+  Vma& vma = std::prev(next)->second;
+  return vma.end > a ? &vma : nullptr;
+}
+
+void VmaList::merge_with_next(Vmas::iterator at) {
+  const auto next = std::next(at);
+  if (next == vmas_.end() || !can_merge(at->second, next->second)) return;
+  at->second.end = next->second.end;
+  vmas_.erase(next);
 }
 
 void VmaList::insert(const Vma& vma) {
   assert(vma.start < vma.end && is_free(vma.start, vma.end));
-  std::size_t i = first_after(vma.start);
-  vmas_.insert(vmas_.begin() + static_cast<std::ptrdiff_t>(i), vma);
-  const auto merge_with_next = [this](std::size_t at) {
-    if (at + 1 >= vmas_.size() || !can_merge(vmas_[at], vmas_[at + 1])) return;
-    vmas_[at].end = vmas_[at + 1].end;
-    vmas_.erase(vmas_.begin() + static_cast<std::ptrdiff_t>(at) + 1);
-  };
-  merge_with_next(i);
-  if (i > 0) merge_with_next(i - 1);
+  const auto at = vmas_.emplace(vma.start, vma).first;
+  merge_with_next(at);
+  if (at != vmas_.begin()) merge_with_next(std::prev(at));
 }
 
 std::vector<Vma> VmaList::remove(Gva start, Gva end) {
   std::vector<Vma> removed, kept;
-  const auto first = vmas_.begin() + static_cast<std::ptrdiff_t>(first_after(start));
+  full_from_ = std::max(full_from_, std::min(end, kMapTop));
+  const auto first = first_after(start);
   auto last = first;
-  for (; last != vmas_.end() && last->start < end; ++last) {
-    const Gva from = std::max(last->start, start), to = std::min(last->end, end);
-    removed.push_back(part_of(*last, from, to));
-    if (last->start < from) kept.push_back(part_of(*last, last->start, from));
-    if (to < last->end) kept.push_back(part_of(*last, to, last->end));
+  for (; last != vmas_.end() && last->first < end; ++last) {
+    const Vma& vma = last->second;
+    const Gva from = std::max(vma.start, start), to = std::min(vma.end, end);
+    removed.push_back(part_of(vma, from, to));
+    if (vma.start < from) kept.push_back(part_of(vma, vma.start, from));
+    if (to < vma.end) kept.push_back(part_of(vma, to, vma.end));
   }
-  vmas_.insert(vmas_.erase(first, last), kept.begin(), kept.end());
+  vmas_.erase(first, last);
+  for (const Vma& vma : kept) vmas_.emplace(vma.start, vma);
   return removed;
 }
 
 std::vector<Vma> VmaList::parts(Gva start, Gva end) const {
   std::vector<Vma> inside_range;
-  for (std::size_t i = first_after(start); i < vmas_.size() && vmas_[i].start < end; ++i) {
-    inside_range.push_back(
-        part_of(vmas_[i], std::max(vmas_[i].start, start), std::min(vmas_[i].end, end)));
+  for (auto at = first_after(start); at != vmas_.end() && at->first < end; ++at) {
+    const Vma& vma = at->second;
+    inside_range.push_back(part_of(vma, std::max(vma.start, start), std::min(vma.end, end)));
   }
   return inside_range;
 }
 
 bool VmaList::is_free(Gva start, Gva end) const {
-  return start_from(start) >= end && !inside(start);
+  const auto next = first_after(start);
+  return end <= kTablesEnd && (next == vmas_.end() || next->first >= end);
 }
 
 bool VmaList::covers(Gva start, Gva end) const {
-  for (std::size_t i = first_after(start); i < vmas_.size() && vmas_[i].start <= start; ++i) {
-    start = vmas_[i].end;
+  for (auto at = first_after(start); at != vmas_.end() && at->first <= start; ++at) {
+    start = at->second.end;
     if (start >= end) return true;
   }
   return start >= end;
 }
 
-bool VmaList::inside(Gva a) const {
-  const std::size_t i = first_after(a);
-  return i < vmas_.size() && vmas_[i].contains(a);
-}
-
-Gva VmaList::find_free(u64 bytes, PageSize align, Gva top) const {
-  Gva ceiling = top;
-  for (std::size_t i = vmas_.size() + 1; i-- > 0;) {
+Gva VmaList::find_free(u64 bytes, PageSize align) {
+  Gva ceiling = full_from_;
+  bool full = true;
+  for (auto at = vmas_.lower_bound(ceiling);;) {
     // The gap below `ceiling` reaches down to the mapping before it.
-    const Gva floor = i > 0 ? vmas_[i - 1].end : Gva(page_bytes(align));
+    const bool last = at == vmas_.begin();
+    const Gva floor = last ? Gva(page_bytes(align)) : std::prev(at)->second.end;
+    full = full && floor >= ceiling;
     if (floor < ceiling && bytes <= ceiling - floor) {
-      const Gva at = (ceiling - bytes).align_down(align);
-      if (at >= floor) return at;
+      const Gva found = (ceiling - bytes).align_down(align);
+      if (found >= floor) return found;
     }
-    if (i > 0) ceiling = std::min(ceiling, vmas_[i - 1].start);
+    if (last) return Gva(0);
+    --at;
+    ceiling = std::min(ceiling, at->first);
+    if (full) full_from_ = ceiling;
   }
-  return Gva(0);
 }
 
 Gva VmaList::end_before(Gva a) const {
-  const std::size_t i = first_after(a);
-  if (i < vmas_.size() && vmas_[i].start < a) return a;
-  return i > 0 ? vmas_[i - 1].end : Gva(0);
+  const auto next = first_after(a);
+  if (next != vmas_.end() && next->first < a) return a;
+  return next != vmas_.begin() ? std::prev(next)->second.end : Gva(0);
 }
 
 Gva VmaList::start_from(Gva a) const {
-  const std::size_t i = first_after(a);
-  if (i == vmas_.size()) return kTablesEnd;
-  return std::max(vmas_[i].start, a);
+  const auto next = first_after(a);
+  return next == vmas_.end() ? kTablesEnd : std::max(next->first, a);
 }
 
 }  // namespace mmuscope

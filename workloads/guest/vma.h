@@ -1,8 +1,10 @@
 #pragma once
 
+#include <map>
 #include <vector>
 
 #include "core/address.h"
+#include "workloads/guest/direct_map.h"
 
 namespace mmuscope {
 
@@ -54,11 +56,15 @@ struct Vma {
 };
 
 /// The mappings of an address space, disjoint and in order. Neighbours that could be one are one.
+/// A balanced tree, as programs may have tens of thousands (Linux: a maple tree, and up to 65,530
+/// of them, sysctl_max_map_count). find_free() looks at one mapping after the other, but not again
+/// at those above which nothing is free.
 class VmaList {
  public:
-  /// The mapping that contains the address, or nullptr. Valid until the list changes.
+  /// The mapping that contains the address, or nullptr. Valid until that part of the list changes.
   Vma* find(Gva a);
-  const std::vector<Vma>& all() const { return vmas_; }
+  /// By their starts.
+  const std::map<Gva, Vma>& all() const { return vmas_; }
   /// Adds a mapping to a range that is free.
   void insert(const Vma& vma);
   /// Takes [start, end) out, splitting mappings at its ends, and returns what was in it.
@@ -68,20 +74,22 @@ class VmaList {
   bool is_free(Gva start, Gva end) const;
   /// True if the whole range is mapped.
   bool covers(Gva start, Gva end) const;
-  /// The highest free range of that size below `top`, aligned to the page size; address 0 if there
-  /// is none.
-  Gva find_free(u64 bytes, PageSize align, Gva top) const;
+  /// The highest free range of that size below kMapTop, aligned to the page size; address 0 if
+  /// there is none.
+  Gva find_free(u64 bytes, PageSize align);
   /// The end of the last mapping before the address (0 if there is none), and the start of the
   /// first at or after it (the end of the lower half if there is none). Neither may cut a mapping.
   Gva end_before(Gva a) const;
   Gva start_from(Gva a) const;
 
  private:
-  /// The index of the first mapping that ends after the address.
-  std::size_t first_after(Gva a) const;
-  bool inside(Gva a) const;
+  using Vmas = std::map<Gva, Vma>;
+  /// The first mapping that ends after the address.
+  Vmas::const_iterator first_after(Gva a) const;
+  void merge_with_next(Vmas::iterator at);
 
-  std::vector<Vma> vmas_;
+  Vmas vmas_;
+  Gva full_from_ = kMapTop;  ///< from here to kMapTop nothing is free
 };
 
 }  // namespace mmuscope

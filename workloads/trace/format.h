@@ -91,8 +91,7 @@ struct Call {
   CallKind kind = CallKind::Exit;
   /// The importer made it up by one of its rules (TraceInfo::synthesized).
   bool synthesized = false;
-  u32 process =
-      0;  ///< the new task of a call that makes one; tasks are numbered 0, 1, 2... as made
+  u32 process = 0;  ///< the task that is made; they are numbered 0, 1, 2... as made
   std::array<u64, 6> args{};
   /// Of a new task: pid or tid where it was recorded. Map, Remap: start of the mapping.
   /// Break: new break.
