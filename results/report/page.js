@@ -94,7 +94,16 @@ function differing(rows, nameOf, paramsOf) {
 }
 const withKeys = (name, keys) => name + (keys.length ? ':' + keys.join(',') : '');
 const pagerKeys = differing(experiments, r => r.pager, r => r.pager_params);
-const workloadKeys = differing(experiments, r => r.workload, r => r.workload_params);
+/// Workloads that are given as much for each vCPU (processes=8 on 8) are one guest on more or fewer.
+const everyVcpu = name => {
+  const rows = experiments.filter(r => r.workload === name);
+  const same = key => rows.every(r => split(r.workload_params)[key] === r.vcpus);
+  return new Set(rows.map(r => r.vcpus)).size > 1
+    ? new Set(Object.keys(split(rows[0].workload_params)).filter(same)) : new Set();
+};
+const perVcpu = new Map([...new Set(experiments.map(r => r.workload))].map(w => [w, everyVcpu(w)]));
+const workloadKeys = differing(experiments, r => r.workload, r => Object.entries(split(r.workload_params))
+  .map(([k, v]) => k + '=' + (perVcpu.get(r.workload).has(k) ? 'vCPUs' : v)).join(','));
 const machineKeys = differing(experiments, () => '', r => r.machine_params);
 const varies = name => new Set(experiments.map(r => r[name])).size > 1;
 const alone = ['cpu', 'vms', 'seed'].filter(varies);
@@ -314,8 +323,9 @@ function drawMarks(u, index) {
   });
 }
 
-/// A line for each pager over xs, of which xName says what they are.
-function linesFigure(id, title, caption, xName, xs, series) {
+/// A line for each pager over xs, of which xName says what they are; where these double, both scales
+/// are logarithmic.
+function linesFigure(id, title, caption, xName, xs, series, doubling = false) {
   const holder = element('div', {role: 'img', 'aria-label': `${title}, by ${xName}: ` + series.map(s =>
     `${s.name} ${s.values.map((v, i) => `${nice(v)} at ${xs[i]}`).join(', ')}`).join('; ')});
   const table = xs.map((x, i) => [String(x), ...series.map(s => s.values[i])]);
@@ -325,7 +335,8 @@ function linesFigure(id, title, caption, xName, xs, series) {
   const draw = () => {
     const width = Math.max(holder.clientWidth, 200);
     const plot = new uPlot({width, height: 260, legend: {markers: {show: false}},
-      scales: {x: {time: false, range: (u, lo, hi) => [lo - (hi - lo) / 40, hi + (hi - lo) / 40]}, y: {range: (u, lo, hi) => [0, hi > 0 ? hi * 1.08 : 1]}},
+      scales: doubling ? {x: {time: false, distr: 3, log: 2}, y: {distr: 3}}
+        : {x: {time: false, range: (u, lo, hi) => [lo - (hi - lo) / 40, hi + (hi - lo) / 40]}, y: {range: (u, lo, hi) => [0, hi > 0 ? hi * 1.08 : 1]}},
       axes: [{splits: () => labelled, values: (u, v) => v.map(String), label: xName, size: 34, labelSize: 20},
              {size: 64, values: (u, v) => v.map(nice)}],
       series: [{label: xName}, ...series.map((s, i) => ({label: s.name, stroke: colours[i % 8],
@@ -379,6 +390,27 @@ function syncFigures(rows) {
     : linesFigure(id, title, caption, 'vCPUs', xs, names.map(name => ({name, values: xs.map(x => cost(at(name, x), columns))}))));
 }
 
+/// Time of the run over native's, by vCPUs: a line for each pager and, where the suite has several,
+/// each kind of lock.
+function elapsedFigure(rows) {
+  const lock = r => split(r.machine_params).lock;
+  const apart = r => r.rest.split(', ').filter(k => !k.startsWith('lock=')).join(', ');
+  const same = experiments.filter(r => r.ok && shown(r) && r.guestLabel === rows[0].guestLabel && apart(r) === apart(rows[0]) && get(r, 'cycles_elapsed') > 0);
+  const xs = [...new Set(same.map(r => get(r, 'vcpus')))].sort((a, b) => a - b);
+  const natives = experiments.filter(r => r.ok && r.pager === 'native' && r.guestLabel === rows[0].guestLabel && apart(r) === apart(rows[0]) && get(r, 'cycles_elapsed') > 0);
+  const native = new Map(natives.map(r => [get(r, 'vcpus'), get(r, 'cycles_elapsed')]));
+  if (xs.length < 2 || xs.some(x => !native.has(x))) return null;
+  const locks = new Set(same.map(lock)).size > 1;
+  const name = r => r.pagerLabel + (locks ? ', lock=' + lock(r) : '');
+  const others = same.filter(r => r.pager !== 'native');
+  const series = [...new Set(others.map(name))].map(n => ({name: n, values: xs.map(x => {
+    const found = others.find(r => name(r) === n && get(r, 'vcpus') === x);
+    return found ? get(found, 'cycles_elapsed') / native.get(x) : null;
+  })}));
+  if (!series.length) return null;
+  return linesFigure('elapsed', 'Time over native\'s by vCPUs', 'Modelled time from the beginning to the end of the run, as a multiple of what the same guest takes without virtualization.', 'vCPUs', xs, series, true);
+}
+
 const vcpuWords = {cycles_total: 'Modelled cycles', exits: 'VM exits', ipis_sent: 'Interrupts sent to other CPUs',
   ipis_received: 'Interrupts received', lock_wait_cycles: 'Cycles waiting for locks', flush_wait_cycles: 'Cycles waiting for flushes'};
 let vcpuColumn = 'cycles_total';
@@ -428,7 +460,7 @@ function drawComparison() {
       (slow.length ? ` Modelled time as a multiple of native's: ${slow.join(', ')}.` : '') +
       failed.map(r => ` ${r.pagerLabel} could not go on: ${r.status}.`).join('');
   if (!rows.length) { $('charts').replaceChildren(); return; }
-  const drawn = [...syncFigures(rows), vcpuFigure(rows)].filter(Boolean);
+  const drawn = [elapsedFigure(rows), ...syncFigures(rows), vcpuFigure(rows)].filter(Boolean);
   $('charts').replaceChildren(
     barFigure('exits', 'VM exits by reason', 'How often the guest was left, and why.', rows,
       reasons.map(c => part(c.slice(6).replaceAll('_', ' '), c))),

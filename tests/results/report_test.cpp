@@ -27,6 +27,12 @@ constexpr const char* kSuite =
     "workload = fork:operations=20\nworkload = touch:memory=1m\n"
     "pager = native\npager = shadow\npager = shadow-unsync\npager = nested\n"
     "vcpus = 1,2\n";
+constexpr const char* kTimed =
+    "name = timed\n"
+    "workload = fork:operations=3\n"
+    "pager = native\npager = shadow\npager = nested\n"
+    "set = schedule=time\nset = lock=coarse\nset = lock=fine\n"
+    "vcpus = 1,2\n";
 
 /// Published rows as if the emulator had made these numbers of them: the first right, the last
 /// wrong.
@@ -40,10 +46,11 @@ std::vector<Reproduced> some_published() {
 /// A folder with the results of a small suite, removed at the end.
 class Results {
  public:
-  Results() : folder_(fs::temp_directory_path() / fmt::format("mmuscope_report_{}", getpid())) {
+  explicit Results(const char* text = kSuite)
+      : folder_(fs::temp_directory_path() / fmt::format("mmuscope_report_{}", getpid())) {
     fs::create_directories(folder_);
     const std::string suite = (folder_ / "page.suite").string();
-    write_file(suite, kSuite);
+    write_file(suite, text);
     const std::string command = fmt::format("'{}/mmuscope' suite '{}' --out '{}' >/dev/null 2>&1",
                                             build_dir(), suite, folder_.string());
     REQUIRE(std::system(command.c_str()) == 0);
@@ -129,6 +136,20 @@ constexpr const char* kReader = R"js(<script>
 })();
 </script></body>)js";
 
+/// The same for the plot over vCPUs.
+constexpr const char* kElapsedReader = R"js(<script>
+(() => {
+  const seen = {};
+  seen.workloads = [...document.querySelectorAll('#workload option')].map(o => o.value);
+  seen.elapsed = document.querySelector('#elapsed .csv').dataset.csv;
+  seen.canvases = document.querySelectorAll('#elapsed canvas').length;
+  const out = document.createElement('pre');
+  out.id = 'seen';
+  out.textContent = '@@' + JSON.stringify(seen) + '@@';
+  document.body.append(out);
+})();
+</script></body>)js";
+
 struct Browsed {
   nlohmann::json seen;
   std::string messages;  ///< what the page wrote to the console
@@ -136,10 +157,10 @@ struct Browsed {
 
 bool has_chromium() { return std::system("command -v chromium >/dev/null 2>&1") == 0; }
 
-Browsed browse(const Results& results) {
+Browsed browse(const Results& results, const char* reader = kReader) {
   std::string page = report_page(results.folder());
   const std::size_t end = page.rfind("</body>");
-  page.replace(end, std::string("</body>").size(), kReader);
+  page.replace(end, std::string("</body>").size(), reader);
   const std::string path = (results.folder() / "driven.html").string();
   write_file(path, page);
   const std::string command = fmt::format(
@@ -304,4 +325,42 @@ TEST_CASE("slow: report: the page in Chromium shows the CSV's numbers and answer
   CHECK(seen.at("published_shown") == true);
   CHECK(seen.at("published_headed") == true);
   CHECK(seen.at("unnamed") == 0);
+}
+
+TEST_CASE("slow: report: a line over vCPUs for each pager and lock where each has as much to do") {
+  if (!has_chromium()) {
+    MESSAGE("skipped: no chromium on this machine (Debian: chromium, fonts-dejavu-core)");
+    return;
+  }
+  const Results results(kTimed);
+  const std::string path = (results.folder() / "suite.csv").string();
+  auto rows = parse_csv(read_file(path, 1 << 26), path);
+  const auto at = [&](const char* name) {
+    return static_cast<std::size_t>(std::find(rows[0].begin(), rows[0].end(), name) -
+                                    rows[0].begin());
+  };
+  std::map<std::string, double> elapsed;
+  std::string text;
+  for (CsvRow& row : rows) {
+    std::string& params = row[at("workload_params")];
+    if (row[at("vcpus")] == "2") {
+      params.replace(params.find("processes=1"), 11, "processes=2");
+      const std::string& machine = row[at("machine_params")];
+      const char* lock = machine.find("lock=fine") != std::string::npos ? "fine" : "coarse";
+      elapsed[row[at("pager")] + lock] = std::stod(row[at("cycles_elapsed")]);
+    }
+    text += csv_line(row);
+  }
+  write_file(path, text);
+  const Browsed browsed = browse(results, kElapsedReader);
+  CHECK(browsed.messages == "");
+  CHECK(browsed.seen.at("workloads") == std::vector<std::string>{"fork"});
+  CHECK(browsed.seen.at("canvases") == 1);
+  const auto lines = parse_csv(browsed.seen.at("elapsed").get<std::string>(), "elapsed");
+  CHECK(lines.at(0) == CsvRow{"vCPUs", "shadow, lock=coarse", "nested, lock=coarse",
+                              "shadow, lock=fine", "nested, lock=fine"});
+  REQUIRE(lines.size() == 3);
+  CHECK(lines[2][0] == "2");
+  CHECK(std::stod(lines[2][1]) == doctest::Approx(elapsed["shadowcoarse"] / elapsed["nativefine"]));
+  CHECK(std::stod(lines[2][4]) == doctest::Approx(elapsed["nestedfine"] / elapsed["nativefine"]));
 }
