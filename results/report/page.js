@@ -706,14 +706,15 @@ function startPublished() {
   $('published-words').textContent = `What others published, and what the emulator makes of it with one set of prices: ${tests.filter(holds).length} of ${tests.length} tests hold. ` +
       `${rows.length - tests.length} more rows gave a price and test nothing.`;
   $('published-csv').onclick = () => download('published.csv', data.published);
-  const columns = [['row', 'Result'], ['source', 'Source'], ['ran', 'What ran'], ['vcpus', 'vCPUs'], ['published', 'Published'], ['ours', 'Ours'], ['off_by', 'Off by'], ['tolerance', 'Within a factor of']];
-  const line = r => element('tr', {}, ...columns.map(([c], i) => i ? element('td', {class: i < 3 ? 'text' : ''}, c === 'ours' || c === 'ran' ? element('span', {class: 'wrap'}, r[c]) : r[c]) : element('th', {scope: 'row', class: 'text'}, r[c])),
-    element('td', {class: 'text'},
-      verdictMark(r.verdict) + r.verdict + (r.calibration === 'yes' ? ', calibration' : ''), r.why ? element('span', {class: 'small why'}, r.why) : null));
+  const columns = [['row', 'Result', 'text'], ['published', 'Published', ''], ['ours', 'Ours', ''], ['off_by', 'Off by', ''], ['tolerance', 'Within a factor of', ''],
+    ['verdict', 'Verdict', 'text'], ['ran', 'What ran', 'text'], ['vcpus', 'vCPUs', ''], ['source', 'Source', 'text']];
+  const verdict = r => [verdictMark(r.verdict) + r.verdict + (r.calibration === 'yes' ? ', calibration' : ''), r.why ? element('span', {class: 'small why'}, r.why) : null];
+  const line = r => element('tr', {}, ...columns.map(([c, , kind], i) => i ? element('td', {class: kind, 'data-column': c}, ...(c === 'verdict' ? verdict(r) : [r[c]]))
+    : element('th', {scope: 'row', class: kind}, r[c])));
   for (const section of new Set(rows.map(r => r.section))) {
     $('published-tables').append(element('div', {class: 'scroll', tabindex: 0, role: 'region', 'aria-label': section},
       element('table', {class: 'published'}, element('caption', {class: 'text'}, section),
-        element('thead', {}, element('tr', {}, ...columns.map(([, h], i) => element('th', {scope: 'col', class: i < 3 ? 'text' : ''}, h)), element('th', {scope: 'col', class: 'text'}, 'Verdict'))),
+        element('thead', {}, element('tr', {}, ...columns.map(([, h, kind]) => element('th', {scope: 'col', class: kind}, h)))),
         element('tbody', {}, ...rows.filter(r => r.section === section).map(line)))));
   }
 }

@@ -123,7 +123,7 @@ constexpr const char* kReader = R"js(<script>
   seen.life = [...document.querySelectorAll('#life-panels section')].map(s => s.querySelectorAll('.badge.exit').length);
   $('life-next').click();
   seen.life_next = $('life-count').textContent;
-  seen.published = [...document.querySelectorAll('#published tbody tr')].map(r => r.lastChild.firstChild.textContent);
+  seen.published = [...document.querySelectorAll('#published tbody tr')].map(r => r.querySelector('[data-column=verdict]').firstChild.textContent);
   seen.published_words = $('published-words').textContent;
   seen.published_shown = !$('published').hidden && !$('published-link').hidden;
   seen.published_headed = [...document.querySelectorAll('#published table')].every(t => t.caption && t.querySelectorAll('thead th[scope=col]').length === 9 && t.querySelectorAll('tbody th[scope=row]').length === t.tBodies[0].rows.length);
