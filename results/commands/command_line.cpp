@@ -18,6 +18,29 @@ namespace {
 /// Where --help of the command that runs is to be described instead of printed, if it is.
 thread_local CommandDescription* wanted = nullptr;
 
+using namespace po::command_line_style;
+constexpr int kStyle = unix_style & ~allow_guessing;
+
+/// The first word that belongs to no option, in words; key=value is most likely one of --set.
+std::string nameless_word(const Args& args, const po::options_description& known) {
+  po::options_description all;
+  all.add(known);
+  all.add_options()("nameless", po::value<std::vector<std::string>>());
+  po::positional_options_description nameless;
+  nameless.add("nameless", -1);
+  const auto parsed =
+      po::command_line_parser(args).options(all).positional(nameless).style(kStyle).run();
+  for (const po::option& option : parsed.options) {
+    if (option.string_key != "nameless") continue;
+    const std::string& word = option.value.front();
+    const bool is_setting =
+        word.find('=') != word.npos && known.find_nothrow("set", false) != nullptr;
+    return fmt::format("'{}' stands without an option's name{}", word,
+                       is_setting ? fmt::format(" (--set {}?)", word) : "");
+  }
+  return "a word without an option's name";
+}
+
 }  // namespace
 
 CommandDescription describe_command(int (*run)(const Args& args)) {
@@ -72,18 +95,12 @@ bool CommandLine::parse(const Args& args) {
   all.add(options_).add(hidden_);
   po::positional_options_description positional;
   if (!words_.empty()) positional.add(words_.c_str(), -1);
-  using namespace po::command_line_style;
   try {
-    po::store(po::command_line_parser(args)
-                  .options(all)
-                  .positional(positional)
-                  .style(unix_style & ~allow_guessing)
-                  .run(),
+    po::store(po::command_line_parser(args).options(all).positional(positional).style(kStyle).run(),
               given_);
     po::notify(given_);
   } catch (const po::too_many_positional_options_error&) {
-    throw InputError("a word without an option's name; usage: mmuscope " +
-                     std::string(help_.usage));
+    throw InputError(fmt::format("{}; usage: mmuscope {}", nameless_word(args, all), help_.usage));
   } catch (const po::unknown_option& error) {
     std::vector<std::string> names;
     for (const auto& option : options_.options()) names.push_back("--" + option->long_name());

@@ -34,13 +34,18 @@ class Labels {
  public:
   explicit Labels(const std::vector<CellText>& cells) {
     for (const CellText& cell : cells) {
-      for (const auto& [key, value] : describe(cell)) seen_[{workload(cell), key}].insert(value);
+      const Settings all = describe(cell);
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        seen_[{workload(cell), i}].insert(all[i].second);
+      }
     }
   }
   std::string of(const CellText& cell) const {
     std::string text = workload(cell);
-    for (const auto& [key, value] : describe(cell)) {
-      if (seen_.at({workload(cell), key}).size() > 1) text += fmt::format(" {}={}", key, value);
+    const Settings all = describe(cell);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (seen_.at({workload(cell), i}).size() == 1) continue;
+      text += fmt::format(" {}={}", all[i].first, all[i].second);
     }
     return text;
   }
@@ -55,7 +60,9 @@ class Labels {
     }
     return all;
   }
-  std::map<std::pair<std::string, std::string>, std::set<std::string>> seen_;
+  /// By workload and place in describe(): a key of the machine may be called as one of the
+  /// workload.
+  std::map<std::pair<std::string, std::size_t>, std::set<std::string>> seen_;
 };
 
 /// A figure of suite.csv, shown for each pager.
@@ -63,6 +70,7 @@ struct Metric {
   std::string_view title;
   std::string_view column;
   std::string (*show)(double value);
+  std::string_view words;
 };
 
 std::string show_count(double value) { return thousands(static_cast<u64>(value + 0.5)); }
@@ -72,17 +80,20 @@ std::string show_ratio(double value) { return fmt::format("{:.2f}", value); }
 
 /// What is asked of a suite; each is a table of its own.
 struct Question {
-  std::string_view title;
+  std::string_view about;
   std::array<Metric, 2> metrics;
 };
 constexpr std::array<Question, 3> kQuestions = {{
-    {"VM exits, and modelled time over native",
-     {{{"exits", "exits", show_count}, {"slowdown", "slowdown_vs_native", show_ratio}}}},
-    {"Memory of the pager at its peak, and what is private to a process, the mean",
-     {{{"pager KiB", "pager_bytes_peak", show_kib},
-       {"KiB/process", "pager_bytes_per_process_mean", show_kib}}}},
-    {"Synchronisation: interrupts between CPUs, and times the MMU lock was taken",
-     {{{"IPIs", "ipis", show_count}, {"locks", "lock_acquisitions", show_count}}}},
+    {"",
+     {{{"exits", "exits", show_count, "VM exits"},
+       {"slowdown", "slowdown_vs_native", show_ratio, "modelled time over native"}}}},
+    {"Memory: ",
+     {{{"pager KiB", "pager_bytes_peak", show_kib, "the pager's at its peak"},
+       {"KiB/process", "pager_bytes_per_process_mean", show_kib,
+        "what is private to a process, the mean"}}}},
+    {"Synchronisation: ",
+     {{{"IPIs", "ipis", show_count, "interrupts between CPUs"},
+       {"locks", "lock_acquisitions", show_count, "times the MMU lock was taken"}}}},
 }};
 
 std::string pager_of(const CellText& cell) {
@@ -182,7 +193,7 @@ std::string by_pager(const std::vector<CellText>& cells, const Labels& labels,
   for (const Question& q : kQuestions) {
     metrics.insert(metrics.end(), q.metrics.begin(), q.metrics.end());
   }
-  metrics.push_back({"million cycles", "cycles_total", show_millions});
+  metrics.push_back({"million cycles", "cycles_total", show_millions, ""});
   // A figure that no experiment has is left out.
   const auto nowhere = [&](const Metric& m) {
     return std::all_of(cells.begin(), cells.end(), [&](const CellText& cell) {
@@ -209,13 +220,23 @@ std::string by_pager(const std::vector<CellText>& cells, const Labels& labels,
   return aligned(rows, 1);
 }
 
+/// What its table shows: the words of the metrics that have a column.
+std::string heading(const Question& question, const CsvRow& titles) {
+  std::vector<std::string_view> shown;
+  for (const Metric& m : question.metrics) {
+    if (std::find(titles.begin(), titles.end(), m.title) != titles.end()) shown.push_back(m.words);
+  }
+  return fmt::format("{}{}", question.about, fmt::join(shown, ", and "));
+}
+
 std::string by_question(const std::vector<CellText>& cells, const Labels& labels,
                         const PagerNames& pagers) {
   std::string text;
   for (const Question& question : kQuestions) {
     const std::vector<CsvRow> rows = answer(question, cells, labels, pagers);
     if (rows.empty()) continue;
-    text += fmt::format("{}{}\n\n{}", text.empty() ? "" : "\n", question.title, aligned(rows, 1));
+    text += fmt::format("{}{}\n\n{}", text.empty() ? "" : "\n", heading(question, rows[0]),
+                        aligned(rows, 1));
   }
   return text;
 }

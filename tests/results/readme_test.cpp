@@ -11,6 +11,10 @@
 #include <vector>
 
 #include "tests/support/paths.h"
+#include "tests/support/shell.h"
+
+using mmuscope::Ran;
+using mmuscope::shell;
 
 namespace {
 
@@ -76,5 +80,28 @@ void check_blocks(const std::string& fence) {
 }  // namespace
 
 TEST_CASE("readme: every console block is what its command prints") { check_blocks(kFence); }
+
+TEST_CASE("readme: changing one thing, and what it moves") {
+  const std::string text = read_file(mmuscope::source_dir() + "/README.md");
+  const std::string begin = "```sh\ncat > my.suite";
+  const std::size_t at = text.find(begin) + 6;
+  REQUIRE(at > begin.size());
+  std::string block = text.substr(at, text.find("```", at) - at);
+  for (std::size_t b; (b = block.find("build/mmuscope")) != std::string::npos;) {
+    block.replace(b, 14, "\"$mmuscope\"");
+  }
+  if (shell("python3 --version").status != 0) {
+    MESSAGE("skipped, no python3 here");
+    return;
+  }
+  const Ran ran = shell("cd \"$(mktemp -d)\" && {\n" + block + "}; s=$?; rm -rf \"$PWD\"; exit $s");
+  CAPTURE(ran.err);
+  CHECK(ran.status == 0);
+  CAPTURE(ran.out);
+  CHECK(ran.out.find("\nfork backing=2m  ") != std::string::npos);
+  CHECK(ran.out.find("mine/report.html\n") != std::string::npos);
+  CHECK(ran.out.find("\nexits_ept_violation ") != std::string::npos);
+  CHECK(ran.out.find("\nguest_page_faults ") == std::string::npos);
+}
 
 TEST_CASE("slow: readme: so is every one that takes long") { check_blocks(kSlowFence); }

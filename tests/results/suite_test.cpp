@@ -166,6 +166,16 @@ TEST_CASE("suite: the summary shows each experiment once, side by side or below 
   // Native has no exits and is its own base: neither column is there.
   CHECK(side_by_side.substr(0, side_by_side.find("Memory")).find("native ") == std::string::npos);
 
+  // The machine's slice is not the workload's, and without native no time is over native's.
+  const Suite two = parse_suite(
+      "workload = touch:bytes=64k,accesses=100\npager = shadow\npager = nested\n"
+      "set = backing=4k\nset = backing=2m\n",
+      "two.suite");
+  const std::string plain = suite_summary(run_suite(two, options(folder.path, 2)).cells);
+  CHECK(plain.find("VM exits\n\n") == 0);
+  CHECK(plain.find("\ntouch backing=4k ") != std::string::npos);
+  CHECK(plain.find("slice=") == std::string::npos);
+
   const Suite many = parse_suite(
       "workload = churn:bytes=64k,block=16k\npager = native\npager = shadow\npager = nested\n"
       "pager = nested:page=4k\npager = nested:page=2m,ad=off\n",
