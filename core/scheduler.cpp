@@ -63,16 +63,32 @@ struct TrackedStack {
 struct Scheduler::Fiber {
   std::function<void()> body;
   Vcpu* vcpu = nullptr;
-  unsigned index = 0;            // in its run()
-  Fiber* parent = nullptr;       // whose body called it
-  unsigned children = 0;         // of its own, not ended
-  boost::context::fiber self;    // the body, when it does not run
-  boost::context::fiber caller;  // run_all(), while the body runs
-  StackBounds stack, caller_stack;
+  unsigned index = 0;          // in its run()
+  Fiber* parent = nullptr;     // whose body called it
+  unsigned children = 0;       // of its own, not ended
+  boost::context::fiber self;  // the body, when it does not run
+  StackBounds stack;
   void* fake_stack = nullptr;
+
+  /// The first thing after a switch, on the stack that is gone on with: keeps what was left, to go
+  /// on with it later. Of a body that has ended there is nothing to keep.
+  static void arrive(Scheduler& s, void* fake_stack, boost::context::fiber left) {
+    end_switch(fake_stack, s.left_ == s.outside_.get() ? &s.outside_->stack : nullptr);
+    s.left_->self = std::move(left);
+  }
 };
 
-Scheduler::Scheduler() = default;
+/// Leaves the running fiber for another, and returns when some fiber goes on with this one.
+[[gnu::always_inline]] inline void Scheduler::go_on_with(Fiber& to) {
+  Fiber& self = *current_;
+  left_ = &self;
+  current_ = &to;
+  begin_switch(&self.fake_stack, to.stack);
+  boost::context::fiber left = std::move(to.self).resume();
+  Fiber::arrive(*this, self.fake_stack, std::move(left));
+}
+
+Scheduler::Scheduler() : outside_(std::make_unique<Fiber>()) {}
 Scheduler::~Scheduler() = default;
 
 unsigned Scheduler::running() const { return current_ != nullptr ? current_->index : 0; }
@@ -94,7 +110,8 @@ void Scheduler::run(std::vector<Task> tasks) {
     ready_.erase(ready_.begin() + me);
     whose_.erase(whose_.begin() + me);
     if (at_ > static_cast<std::size_t>(me)) --at_;
-    leave_to_scheduler(*self);
+    go_on_with(*outside_);
+    if (aborting_) throw Unwind{};
     return;
   }
   at_ = 0;
@@ -121,23 +138,31 @@ void Scheduler::add(std::vector<Task> tasks, Fiber* parent) {
 }
 
 void Scheduler::run_all() {
+  current_ = outside_.get();
   while (!ready_.empty()) {
     at_ = choose();
-    Fiber& f = *ready_[at_];
-    current_ = &f;
-    resume(f);
-    current_ = nullptr;
-    if (!f.self) {
-      ended(at_);
-    } else if (at_ < ready_.size() && ready_[at_] == &f) {
-      ++at_;  // it gave way, and does not wait for bodies of its own
-    }
+    go_on_with(*ready_[at_]);
+    // Back because a body has ended, or waits for bodies of its own.
+    if (at_ < ready_.size() && !ready_[at_]->self) ended(at_);
   }
+  current_ = nullptr;
 }
 
 std::size_t Scheduler::choose() {
-  if (order_ != nullptr && !aborting_) return order_->next(whose_);
+  if (order_ != nullptr && !aborting_) {
+    try {
+      return order_->next(whose_);
+    } catch (...) {
+      fail();
+    }
+  }
   return at_ < ready_.size() ? at_ : 0;
+}
+
+/// Called where an exception is being handled.
+void Scheduler::fail() {
+  if (!error_) error_ = std::current_exception();
+  aborting_ = true;
 }
 
 void Scheduler::ended(std::size_t at) {
@@ -155,37 +180,28 @@ void Scheduler::ended(std::size_t at) {
 void Scheduler::start(Fiber& f) {
   f.self = boost::context::fiber(
       std::allocator_arg, TrackedStack{boost::context::fixedsize_stack{kStackBytes}, &f.stack},
-      [this, &f](boost::context::fiber&& caller) {
-        end_switch(nullptr, &f.caller_stack);
-        f.caller = std::move(caller);
+      [this, &f](boost::context::fiber&& before) {
+        Fiber::arrive(*this, nullptr, std::move(before));
         try {
           if (!aborting_) f.body();
         } catch (const Unwind&) {  // some other body's error is on its way out
         } catch (...) {
-          if (!error_) error_ = std::current_exception();
-          aborting_ = true;
+          fail();
         }
-        begin_switch(nullptr, f.caller_stack);
-        return std::move(f.caller);
+        left_ = &f;
+        current_ = outside_.get();
+        begin_switch(nullptr, outside_->stack);
+        return std::move(outside_->self);
       });
 }
 
-void Scheduler::resume(Fiber& f) {
-  void* fake = nullptr;
-  begin_switch(&fake, f.stack);
-  f.self = std::move(f.self).resume();
-  end_switch(fake, nullptr);
-}
-
-void Scheduler::leave_to_scheduler(Fiber& f) {
-  begin_switch(&f.fake_stack, f.caller_stack);
-  f.caller = std::move(f.caller).resume();
-  end_switch(f.fake_stack, &f.caller_stack);
-  if (aborting_) throw Unwind{};
-}
-
 void Scheduler::give_way() {
-  if (current_ != nullptr) leave_to_scheduler(*current_);
+  if (current_ == nullptr) return;
+  Fiber& self = *current_;
+  ++at_;
+  at_ = choose();
+  if (Fiber& to = *ready_[at_]; &to != &self) go_on_with(to);
+  if (aborting_) throw Unwind{};
 }
 
 }  // namespace mmuscope

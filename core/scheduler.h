@@ -49,17 +49,19 @@ class Scheduler {
   struct Fiber;
   void add(std::vector<Task> tasks, Fiber* parent);
   void start(Fiber& f);
-  void resume(Fiber& f);
   void run_all();
   std::size_t choose();
+  void fail();
   void ended(std::size_t at);
-  void leave_to_scheduler(Fiber& f);
+  void go_on_with(Fiber& to);
 
   std::vector<std::unique_ptr<Fiber>> fibers_;  // not ended
   std::vector<Fiber*> ready_;                   // that do not wait for bodies of their own
   std::vector<Vcpu*> whose_;                    // ready_'s
   std::size_t at_ = 0;                          // in ready_: whose turn it is
-  Fiber* current_ = nullptr;
+  std::unique_ptr<Fiber> outside_;              // run_all(), on its caller's stack
+  Fiber* current_ = nullptr;                    // null outside run()
+  Fiber* left_ = nullptr;                       // by the last switch
   Order* order_ = nullptr;
   bool aborting_ = false;
   std::exception_ptr error_;

@@ -167,7 +167,8 @@ void run_loads(benchmark::State& state, const PagerUnderTest& pager, Pattern (*m
   replay(state, p, kData.raw(), [&vcpu](u64 address) { return vcpu.load(Gva(address)); });
 }
 
-/// Hit on several vCPUs by turns of the default quantum, each on pages of its own.
+/// Hit on several vCPUs by turns of the default quantum, each on pages of its own, and in those at
+/// lines of its own: the same line of every page would be few sets of this host's caches.
 void run_hits(benchmark::State& state, const PagerUnderTest& pager, unsigned vcpus) {
   const Pattern p = hit();
   BenchGuest guest(pager, {vcpus * p.bytes, p.walk_caches, vcpus});
@@ -176,7 +177,8 @@ void run_hits(benchmark::State& state, const PagerUnderTest& pager, unsigned vcp
     guest.machine().run([&](Vcpu& vcpu) {
       const u64 first = kData.raw() + vcpu.index() * p.bytes;
       u64 sum = 0;
-      for (const u64 offset : p.offsets) sum += vcpu.load(Gva(first + offset));
+      const u64 line = vcpu.index() % 64 * 64;
+      for (const u64 offset : p.offsets) sum += vcpu.load(Gva(first + (offset ^ line)));
       benchmark::DoNotOptimize(sum);
     });
   }
