@@ -120,6 +120,59 @@ class Sharer final : public Program {
   Random random_;
 };
 
+/// Thread `me` writes its own word of every page, as the others do at the same time, and reads it
+/// again later: a page that two of them made, and of which one was lost, has lost words.
+class Crowd final : public Program {
+ public:
+  static constexpr unsigned kThreads = 4;
+  static constexpr u64 kCrowdPages = 40;  // on both sides of the border of two tables
+
+  explicit Crowd(unsigned me) : me_(me) {}
+
+  bool step(Kernel& kernel, Vcpu& vcpu) override {
+    if (round_ == 0 && me_ == 0) begin(kernel, vcpu);
+    ++round_;
+    for (u64 p = 0; p < 2 * kCrowdPages; ++p) {
+      const Gva at = place(p) + me_ * 8;
+      CHECK(vcpu.load(at) == (round_ == 1 ? 0 : round_ - 1));
+      vcpu.store(at, round_);
+      CHECK(vcpu.load(at) == round_);
+    }
+    // Everything is shared again, and the first write to each page copies it.
+    if (me_ == round_ % kThreads) kernel.fork(vcpu, std::make_unique<Passing>());
+    return round_ < 6;
+  }
+
+ private:
+  /// Ends at once or a little later.
+  class Passing final : public Program {
+    bool step(Kernel&, Vcpu& vcpu) override {
+      for (unsigned i = 0; i < 100; ++i) vcpu.load(place(i % kCrowdPages));
+      return ++round_ < 3;
+    }
+    unsigned round_ = 0;
+  };
+
+  static Gva place(u64 p) {
+    const Gva area = p < kCrowdPages ? kWindow : kWindow + (u64{1} << 30);
+    return area + page_bytes(PageSize::k2M) - kCrowdPages / 2 * kPageBytes +
+           p % kCrowdPages * kPageBytes;
+  }
+  static void begin(Kernel& kernel, Vcpu& vcpu) {
+    const u64 bytes = kCrowdPages * kPageBytes;
+    const u8 rights = prot::kRead | prot::kWrite;
+    REQUIRE(kernel.mmap(vcpu, place(0), bytes, rights) == place(0));
+    const Gva file = place(kCrowdPages);
+    REQUIRE(kernel.mmap(vcpu, file, bytes, rights, Source::of_file(1, 0)) == file);
+    for (unsigned t = 1; t < kThreads; ++t) {
+      kernel.clone_thread(vcpu, std::make_unique<Crowd>(t));
+    }
+  }
+
+  unsigned me_;
+  u64 round_ = 0;
+};
+
 }  // namespace
 
 TEST_CASE("threads on several vCPUs see each other's memory as it is, and children as it was") {
@@ -139,4 +192,19 @@ TEST_CASE("threads on several vCPUs see each other's memory as it is, and childr
     shootdowns += guest.kernel.statistics().shootdowns;
   }
   CHECK(shootdowns > 5000);
+}
+
+TEST_CASE("threads that fault on the same page at once get one page") {
+  u64 late = 0;
+  for (u64 seed = 1; seed <= 16; ++seed) {
+    CAPTURE(seed);
+    Guest guest(Crowd::kThreads, u64{256} << 20, 1 + seed * seed % 60);
+    guest.kernel.spawn("crowd", std::make_unique<Crowd>(0));
+    guest.kernel.run();
+    audit(guest.kernel);
+    CHECK(guest.kernel.memory().frames().in_use() == guest.kernel.memory().page_cache().size());
+    CHECK(guest.kernel.statistics().segfaults == 0);
+    late += guest.kernel.statistics().spurious_faults;
+  }
+  CHECK(late > 1000);
 }

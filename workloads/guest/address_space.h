@@ -24,15 +24,20 @@ struct AddressSpace : std::enable_shared_from_this<AddressSpace> {
   std::map<Gva, Gpa> spare_tables;
   u32 users = 1;   ///< processes and threads that live in it
   GuestLock lock;  ///< Linux: mmap_lock
+  /// Of linking tables into those above. Linux: page_table_lock, and the locks of level-2 tables.
+  GuestLock upper_lock;
+  /// Of each table of leaf entries, by 2 MBytes of addresses. Linux: the lock in its ptdesc.
+  std::map<u64, GuestLock> table_locks;
   /// Goes up with every flush, so that a vCPU that slept through some knows. Linux, tlb_gen.
   u64 flushes = 0;
 };
 
-/// Holds an address space's lock for a scope. Faults take it like everybody else: there are no
-/// readers.
+/// Holds an address space's lock for a scope. Faults share it, unless there are transparent huge
+/// pages; all else has it alone.
 class SpaceLock {
  public:
-  SpaceLock(Vcpu& vcpu, AddressSpace& space) : hold_(vcpu, space.lock) {}
+  SpaceLock(Vcpu& vcpu, AddressSpace& space, GuestLock::Use use = GuestLock::Use::Alone)
+      : hold_(vcpu, space.lock, use) {}
 
  private:
   GuestLock::Hold hold_;

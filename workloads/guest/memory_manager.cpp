@@ -463,31 +463,59 @@ bool MemoryManager::toggle_software_bit(Vcpu& vcpu, AddressSpace& space, Gva va)
 bool MemoryManager::fault(Vcpu& vcpu, AddressSpace& space, const GuestFault& fault) {
   const bool write = (fault.error_code & pf::kWrite) != 0;
   const bool fetch = (fault.error_code & pf::kFetch) != 0;
-  make_room(vcpu, thp_ == HugePages::Never ? 0 : kEntriesPerTable);
-  const SpaceLock lock(vcpu, space);
+  const bool small = thp_ == HugePages::Never;
+  make_room(vcpu, small ? 0 : kEntriesPerTable);
+  const SpaceLock lock(vcpu, space, small ? GuestLock::Use::Shared : GuestLock::Use::Alone);
   Vma* vma = space.vmas.find(fault.address);
   if (vma == nullptr) return false;
   // On x86 what can be written or run can be read. Linux, access_error.
   const u8 wanted = write ? prot::kWrite : fetch ? prot::kExec : u8{7};
   if (!(vma->rights & wanted)) return false;
   const Gva va = fault.address.align_down(vma->page());
-  const bool is_thp = thp_ != HugePages::Never && vma->source.kind == Source::Kind::Anonymous;
+  const bool is_thp = !small && vma->source.kind == Source::Kind::Anonymous;
   Gpa where = tables_.make(vcpu, space, va, is_thp ? 2 : leaf_level(vma->page()));
   if (is_thp) {
     if (huge_fault(vcpu, space, *vma, va, where, write)) return true;
     where = tables_.table_below(vcpu, space, where) + 8 * table_index(va, 1);
   }
+  serve_entry(vcpu, space, *vma, va, where, write);
+  return true;
+}
+
+void MemoryManager::serve_entry(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where,
+                                bool write) {
+  // Linux, handle_pte_fault: a page is made ready before the table's lock is taken. If the entry
+  // has changed by then, somebody else was quicker, and the access is tried again.
   const u64 entry = PageTables::read(vcpu, where);
-  if (pte::is_swapped(entry)) {
-    swap_in(vcpu, space, *vma, where, entry, write);
+  const auto ready = write ? page_to_write(vcpu, vma, va, entry) : std::nullopt;
+  const GuestLock::Hold table(vcpu, space.table_locks[va.raw() >> page_shift(PageSize::k2M)]);
+  if (PageTables::read(vcpu, where) != entry) {
+    ++statistics_.spurious_faults;
+  } else if (pte::is_swapped(entry)) {
+    swap_in(vcpu, space, vma, where, entry, write);
   } else if (!pte::is_mapped(entry)) {
-    first_touch(vcpu, space, *vma, va, where, write);
+    if (first_touch(vcpu, space, vma, va, where, ready, write)) return;
   } else if (write && !(entry & x86::kWrite)) {
-    write_to_shared(vcpu, space, *vma, va, where, entry);
+    if (write_to_shared(vcpu, space, vma, va, where, entry, ready)) return;
   } else {
     ++statistics_.spurious_faults;
   }
-  return true;
+  if (ready) drop(vcpu, *ready);
+}
+
+/// The private page that a write to what the entry maps needs, with its contents; nullopt: none.
+std::optional<Gfn> MemoryManager::page_to_write(Vcpu& vcpu, const Vma& vma, Gva va, u64 entry) {
+  if (pte::is_swapped(entry)) return std::nullopt;
+  if (!pte::is_mapped(entry)) {
+    if (vma.source.kind == Source::Kind::Anonymous) return zeroed(vcpu, PageSize::k4K);
+    // Linux, hugetlb_no_page: there is no zero page of that size for explicit huge pages.
+    if (vma.source.kind == Source::Kind::Huge) return std::nullopt;
+    if (vma.source.shared) return std::nullopt;
+    return copied(vcpu, file_page(vcpu, vma, va), PageSize::k4K);
+  }
+  if ((entry & x86::kWrite) || is_exclusive(entry)) return std::nullopt;
+  if (entry & pte::kSpecial) return zeroed(vcpu, vma.page());
+  return copied(vcpu, pte::frame_of(entry), vma.page());
 }
 
 void MemoryManager::swap_in(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gpa where, u64 entry,
@@ -503,37 +531,30 @@ void MemoryManager::swap_in(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gpa
   reclaim_.note(frame, space, where);
 }
 
-void MemoryManager::first_touch(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where,
-                                bool write) {
+bool MemoryManager::first_touch(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where,
+                                std::optional<Gfn> ready, bool write) {
   ++statistics_.first_touches;
   const u64 more = write ? kWritten : 0;
+  if (ready) {
+    // Linux, do_anonymous_page and do_cow_fault: its entry is dirty from the start.
+    vma.has_copies |= vma.source.kind == Source::Kind::File;
+    PageTables::write(vcpu, where, make_entry(*ready, vma, more));
+    reclaim_.note(*ready, space, where);
+    return true;
+  }
   switch (vma.source.kind) {
     case Source::Kind::Anonymous:
-      // Linux, do_anonymous_page: a read maps the zero page, which is not counted; a write gets a
-      // page of its own, its entry dirty from the start.
-      if (write) {
-        const Gfn page = zeroed(vcpu, PageSize::k4K);
-        PageTables::write(vcpu, where, make_entry(page, vma, more));
-        reclaim_.note(page, space, where);
-      } else {
-        PageTables::write(vcpu, where, make_entry(zero_page_, vma, pte::kSpecial));
-      }
+      // A read maps the zero page, which is not counted.
+      PageTables::write(vcpu, where, make_entry(zero_page_, vma, pte::kSpecial));
       break;
     case Source::Kind::Huge:
-      // Linux, hugetlb_no_page: there is no zero page of that size for explicit huge pages.
       PageTables::write(vcpu, where, make_entry(zeroed(vcpu, PageSize::k2M), vma, more));
       break;
     case Source::Kind::File:
-      if (write && !vma.source.shared) {
-        const Gfn copy = copied(vcpu, file_page(vcpu, vma, va), PageSize::k4K);
-        vma.has_copies = true;
-        PageTables::write(vcpu, where, make_entry(copy, vma, more));
-        reclaim_.note(copy, space, where);
-      } else {
-        map_file_page(vcpu, vma, va, where, more & x86::kDirty);
-      }
+      map_file_page(vcpu, vma, va, where, more & x86::kDirty);
       break;
   }
+  return false;
 }
 
 void MemoryManager::map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, u64 more) {
@@ -558,20 +579,20 @@ void MemoryManager::map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, u64 m
   }
 }
 
-void MemoryManager::write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where,
-                                    u64 entry) {
+bool MemoryManager::write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where,
+                                    u64 entry, std::optional<Gfn> ready) {
   const PageSize size = vma.page();
-  if (is_exclusive(entry)) {
-    // Linux, wp_page_reuse: no flush, since rights only grow.
+  // Linux, wp_page_reuse: no flush, since rights only grow. That others gave the page up while a
+  // copy was made changes nothing: theirs is not ours to wait for.
+  if (!ready) {
     ++statistics_.reuses;
     PageTables::write(vcpu, where, entry | x86::kAccessed | kWritten);
-    return;
+    return false;
   }
   // Linux, wp_page_copy: the new page is ready before the old entry goes, and between the two
   // entries every TLB forgets the old one.
   ++statistics_.copies;
   const bool special = (entry & pte::kSpecial) != 0;
-  const Gfn page = special ? zeroed(vcpu, size) : copied(vcpu, pte::frame_of(entry), size);
   vma.has_copies |= vma.source.kind == Source::Kind::File;
   TlbGather gather(tlb_, space);
   PageTables::take(vcpu, where);
@@ -581,8 +602,9 @@ void MemoryManager::write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, G
     gather.release(pte::frame_of(entry));
   }
   gather.finish(vcpu, frames_);
-  PageTables::write(vcpu, where, make_entry(page, vma, kWritten));
-  reclaim_.note(page, space, where);
+  PageTables::write(vcpu, where, make_entry(*ready, vma, kWritten));
+  reclaim_.note(*ready, space, where);
+  return true;
 }
 
 bool MemoryManager::is_exclusive(u64 entry) const {

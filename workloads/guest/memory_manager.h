@@ -81,11 +81,16 @@ class MemoryManager {
   u64 move_table(Vcpu& vcpu, AddressSpace& space, unsigned level, Gva va, Gva end, Gva to);
   std::optional<Gva> remap_locked(Vcpu& vcpu, AddressSpace& space, Vma old, u64 new_bytes,
                                   std::optional<Gva> to);
-  // Faults, with the lock held.
-  void first_touch(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where, bool write);
+  // Faults, with the lock shared; below serve_entry with the table's lock held.
+  void serve_entry(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where, bool write);
+  std::optional<Gfn> page_to_write(Vcpu& vcpu, const Vma& vma, Gva va, u64 entry);
+  // True if the page that is ready was used.
+  bool first_touch(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where,
+                   std::optional<Gfn> ready, bool write);
+  bool write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where, u64 entry,
+                       std::optional<Gfn> ready);
   void swap_in(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gpa where, u64 entry, bool write);
   void map_file_page(Vcpu& vcpu, Vma& vma, Gva va, Gpa where, u64 more);
-  void write_to_shared(Vcpu& vcpu, AddressSpace& space, Vma& vma, Gva va, Gpa where, u64 entry);
   void share(Vcpu& vcpu, Gfn frame);
   void drop(Vcpu& vcpu, Gfn frame);
   void change_reverse_map(Vcpu& vcpu, const Vma& vma);

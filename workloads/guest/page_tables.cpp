@@ -58,9 +58,19 @@ Gpa PageTables::table_below(Vcpu& vcpu, AddressSpace& space, Gpa where) {
   u64 entry = read(vcpu, where);
   assert(!(entry & x86::kLarge) && "a table is wanted where a large page is mapped");
   if (!(entry & x86::kPresent)) {
-    entry = allocate(vcpu).raw() | kUserTable;
-    ++space.table_pages;
-    link(vcpu, space, where, entry);
+    // Linux, __pte_alloc: it is ready before the lock is taken, and of no use if another vCPU was
+    // quicker.
+    const Gpa fresh = allocate(vcpu);
+    const GuestLock::Hold lock(vcpu, space.upper_lock);
+    entry = read(vcpu, where);
+    if (entry & x86::kPresent) {
+      frames_.release(fresh.frame());
+      write_page_struct(vcpu, frames_, fresh.frame());
+    } else {
+      entry = fresh.raw() | kUserTable;
+      ++space.table_pages;
+      link(vcpu, space, where, entry);
+    }
   }
   return Gpa(entry & x86::kAddressMask);
 }
