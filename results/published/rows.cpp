@@ -196,14 +196,10 @@ constexpr Load kPages = {kTouch1, 4, 20, 1, kNoKpti};
 constexpr std::string_view kHypervisor = "cycles_exit+cycles_vmm";
 
 /// A build with leaf tables out of sync, over one where every PTE write is emulated.
-Figure out_of_sync() {
+Figure out_of_sync(std::string_view label, std::string_view pager, std::string_view emulating) {
   const Load build = build_on("cascade-lake");
-  return {"", {build, "shadow-unsync:policy=xen"}, {build, "shadow-unsync:policy=xen,unsync=off"}};
+  return {label, {build, pager}, {build, emulating}};
 }
-constexpr std::string_view kBuildIsShort =
-    "our build does little besides what changes tables, so that what is saved there is a larger "
-    "part of it than of a compiler's day";
-
 void add_others(std::vector<PublishedRow>& rows) {
   const std::vector<PublishedRow> all = {
       round_trip("SplitX, WIOV 2011", "exit round trip, Nehalem, cycles", 2000, 2000, "nehalem"),
@@ -232,11 +228,15 @@ void add_others(std::vector<PublishedRow>& rows) {
       other("Merrifield and Taheri, VEE 2016", "TPC-C, time in TLB misses, VM over bare metal",
             (0.20 / 0.80) / (0.158 / 0.842), (0.20 / 0.80) / (0.158 / 0.842), 1.1,
             {{"", {kTpcC, kNested, "cycles_walk"}, {kTpcC, "native", "cycles_walk"}}}),
-      other(kXen, "build, over every PTE write emulated", 0.75, 0.93, 1.05, {out_of_sync()},
-            kBuildIsShort),
+      other(kXen, "build, over every PTE write emulated", 0.75, 0.93, 1.05,
+            {out_of_sync("", "shadow-unsync:policy=xen", "shadow-unsync:policy=xen,unsync=off")},
+            "an emulated write is an exit of its own here, and our build does little besides what "
+            "changes tables: what is saved is a larger part of it than of a Windows build"),
       other("KVM kernbench, 2011", "kernel build", 2.2, 2.2, kClose, {gap(build_on("nehalem"))}),
       other("JANUS, OSDI 2026", "dirty page, write protection less PML, cycles", 4250, 4250, kClose,
-            {share(kLogged, "nested:pml=off", kHypervisor, "dirty_pages")}),
+            {share(kLogged, "nested:pml=off", kHypervisor, "dirty_pages")},
+            "a violation has a shadow page fault's price here, which the fit to PVM's host lowered "
+            "by a tenth; what JANUS's CPU makes of 1.7 us is taken to be that at 2.5 GHz, too"),
       other(kAdams, "emulated PTE write, in round trips of an exit", 12733.0 / 3963, 12733.0 / 3963,
             kClose, {share(pte_writes_on("cascade-lake"), "shadow", kHypervisor, "cycles_exit")}),
       other(kAdams, "true page fault, in round trips of an exit", (11242.0 - 1093) / 3963,
@@ -318,8 +318,11 @@ void add_conclusions(std::vector<PublishedRow>& rows) {
                  {per_operation(getpid(kNoKpti), kShadow, "exits")}),
       conclusion("5: with KPTI it has two", Judge::Near, 2, 2.02, 1,
                  {per_operation(getpid(kKpti), kShadow, "exits")}),
-      conclusion("6: tables out of sync beat traps by 7 to 25 % on builds", Judge::Near, 0.75, 0.93,
-                 1.05, {out_of_sync()}, kBuildIsShort),
+      conclusion("6: tables out of sync beat traps by 7 % or more on builds", Judge::Near, 0, 0.93,
+                 1,
+                 {out_of_sync("Xen's way", "shadow-unsync:policy=xen",
+                              "shadow-unsync:policy=xen,unsync=off"),
+                  out_of_sync("KVM's", "shadow-unsync", "shadow-unsync:unsync=off")}),
   };
   rows.insert(rows.end(), all.begin(), all.end());
 }

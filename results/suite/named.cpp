@@ -153,45 +153,45 @@ constexpr std::array<std::string_view, 6> kVcpus = {
 
 /// What keeping in step costs: the same work for each of 1 to 64 vCPUs, in modelled time, under
 /// each kind of lock. (KVM's: coarse for shadow paging, rw for nested.)
-#define MMUSCOPE_SCALING(N)                                                       \
-  "workload = churn:bytes=256k,block=64k,threads=" N                              \
-  "\n"                                                                            \
-  "workload = fork:operations=5,resident=256k,processes=" N                       \
-  "\n"                                                                            \
-  "workload = switch:slices=50,processes=" N                                      \
-  "\n"                                                                            \
-  "workload = web:requests=10,workers=" N                                         \
-  "\n"                                                                            \
-  "workload = kernel-build:files=1,heap=256k,reads=2000,jobs=" N                  \
-  "\n"                                                                            \
-  "workload = container-start:containers=1,layer-files=2,heap=64k,processes=" N   \
-  "\n"                                                                            \
-  "workload = database:bytes=4m,accesses=20000,slice=1000,threads=" N             \
-  "\n"                                                                            \
-  "workload = touch:bytes=256k,accesses=10000,processes=" N                       \
-  "\n"                                                                            \
-  "workload = ptemod:op=protect,operations=200,pages=64,processes=" N             \
-  "\n"                                                                            \
-  "workload = micro:op=mmap,operations=10,processes=" N                           \
-  "\n"                                                                            \
-  "workload = java:heap=1m,collections=2,reads=2000,processes=" N                 \
-  "\n"                                                                            \
-  "workload = redis-snapshot:bytes=256k,snapshots=1,requests=1000,processes=" N   \
-  "\n"                                                                            \
-  "workload = balloon:bytes=256k,rounds=2,processes=" N                           \
-  "\n"                                                                            \
-  "workload = ksm:bytes=256k,rounds=3,reads=200,writes=10,scan=1000,processes=" N \
-  "\n"                                                                            \
-  "workload = migrate:bytes=256k,rounds=2,accesses=2000,processes=" N             \
-  "\n"                                                                            \
-  "pager = native\n"                                                              \
-  "pager = shadow\n"                                                              \
-  "pager = shadow-unsync\n"                                                       \
-  "pager = nested\n"                                                              \
-  "set = schedule=time\n"                                                         \
-  "set = lock=coarse\n"                                                           \
-  "set = lock=rw\n"                                                               \
-  "set = lock=fine\n"                                                             \
+#define MMUSCOPE_SCALING(N)                                                               \
+  "workload = churn:bytes=128k,block=64k,threads=" N                                      \
+  "\n"                                                                                    \
+  "workload = fork:operations=5,resident=256k,processes=" N                               \
+  "\n"                                                                                    \
+  "workload = switch:slices=50,processes=" N                                              \
+  "\n"                                                                                    \
+  "workload = web:requests=5,workers=" N                                                  \
+  "\n"                                                                                    \
+  "workload = kernel-build:files=1,heap=64k,reads=1000,jobs=" N                           \
+  "\n"                                                                                    \
+  "workload = container-start:containers=1,layer-files=1,heap=16k,workers=1,processes=" N \
+  "\n"                                                                                    \
+  "workload = database:bytes=4m,accesses=20000,slice=1000,threads=" N                     \
+  "\n"                                                                                    \
+  "workload = touch:bytes=256k,accesses=10000,processes=" N                               \
+  "\n"                                                                                    \
+  "workload = ptemod:op=protect,operations=200,pages=64,processes=" N                     \
+  "\n"                                                                                    \
+  "workload = micro:op=mmap,operations=10,processes=" N                                   \
+  "\n"                                                                                    \
+  "workload = java:heap=1m,collections=2,reads=2000,processes=" N                         \
+  "\n"                                                                                    \
+  "workload = redis-snapshot:bytes=256k,snapshots=1,requests=1000,processes=" N           \
+  "\n"                                                                                    \
+  "workload = balloon:bytes=256k,rounds=2,processes=" N                                   \
+  "\n"                                                                                    \
+  "workload = ksm:bytes=256k,rounds=3,reads=200,writes=10,scan=1000,processes=" N         \
+  "\n"                                                                                    \
+  "workload = migrate:bytes=256k,rounds=2,accesses=2000,processes=" N                     \
+  "\n"                                                                                    \
+  "pager = native\n"                                                                      \
+  "pager = shadow\n"                                                                      \
+  "pager = shadow-unsync\n"                                                               \
+  "pager = nested\n"                                                                      \
+  "set = schedule=time\n"                                                                 \
+  "set = lock=coarse\n"                                                                   \
+  "set = lock=rw\n"                                                                       \
+  "set = lock=fine\n"                                                                     \
   "vcpus = " N "\n"
 constexpr std::array<std::string_view, 7> kScaling = {
     MMUSCOPE_SCALING("1"),  MMUSCOPE_SCALING("2"),  MMUSCOPE_SCALING("4"),  MMUSCOPE_SCALING("8"),
@@ -461,7 +461,7 @@ constexpr std::array kNamed = {
     NamedSuite{"scaling",
                "1 to 64 vCPUs with the same work for each, every workload, in modelled time: what "
                "keeping in step costs under one MMU lock, one that readers share, and one for "
-               "each table; ten minutes on two cores",
+               "each table; some minutes",
                kScaling},
     NamedSuite{"placement",
                "VMs that share a CPU, with tags and without, TLBs of each size, ASIDs that run "
