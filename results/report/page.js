@@ -400,13 +400,19 @@ function elapsedFigure(rows) {
   const natives = experiments.filter(r => r.ok && r.pager === 'native' && r.guestLabel === rows[0].guestLabel && apart(r) === apart(rows[0]) && get(r, 'cycles_elapsed') > 0);
   const native = new Map(natives.map(r => [get(r, 'vcpus'), get(r, 'cycles_elapsed')]));
   if (xs.length < 2 || xs.some(x => !native.has(x))) return null;
-  const locks = new Set(same.map(lock)).size > 1;
-  const name = r => r.pagerLabel + (locks ? ', lock=' + lock(r) : '');
+  const several = new Set(same.map(lock)).size > 1;
+  const name = r => r.pagerLabel + (several ? ', lock=' + lock(r) : '');
   const others = same.filter(r => r.pager !== 'native');
-  const series = [...new Set(others.map(name))].map(n => ({name: n, values: xs.map(x => {
-    const found = others.find(r => name(r) === n && get(r, 'vcpus') === x);
-    return found ? get(found, 'cycles_elapsed') / native.get(x) : null;
-  })}));
+  // Kinds of lock that make no difference to a pager share a line.
+  const series = [];
+  for (const n of new Set(others.map(name))) {
+    const mine = xs.map(x => others.find(r => name(r) === n && get(r, 'vcpus') === x));
+    const values = mine.map((r, i) => r ? get(r, 'cycles_elapsed') / native.get(xs[i]) : null);
+    const [pager, kind] = [mine.find(Boolean).pagerLabel, lock(mine.find(Boolean))];
+    const like = series.find(s => s.pager === pager && String(s.values) === String(values));
+    if (like) like.name += ' or ' + kind;
+    else series.push({name: n, pager, values});
+  }
   if (!series.length) return null;
   return linesFigure('elapsed', 'Time over native\'s by vCPUs', 'Modelled time from the beginning to the end of the run, as a multiple of what the same guest takes without virtualization.', 'vCPUs', xs, series, true);
 }
