@@ -1,9 +1,11 @@
 #include "core/cpu_model.h"
 
 #include <algorithm>
-#include <string>
+#include <string_view>
+#include <vector>
 
 #include "core/error.h"
+#include "core/params.h"
 
 namespace mmuscope {
 
@@ -204,9 +206,9 @@ const CpuModel& cpu_model(std::string_view name) {
   const auto found =
       std::find_if(models.begin(), models.end(), [&](const CpuModel& m) { return m.name == name; });
   if (found != models.end()) return *found;
-  std::string valid;
-  for (const CpuModel& m : models) valid += (valid.empty() ? "" : ", ") + std::string(m.name);
-  throw InputError("unknown CPU '" + std::string(name) + "'; valid: " + valid);
+  std::vector<std::string_view> valid;
+  for (const CpuModel& m : models) valid.push_back(m.name);
+  throw InputError(unknown_word("CPU", name, valid));
 }
 
 }  // namespace mmuscope
