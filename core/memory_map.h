@@ -47,6 +47,10 @@ class MemoryMap {
   Backing back(Gfn g);
   /// Gives every frame its host page.
   void back_all();
+  /// From now on the host is taken to have memory under every frame, whenever that is given.
+  void take_as_populated() { populated_ = true; }
+  /// The host page under the frame if the host has memory there.
+  std::optional<Backing> present(Gfn g) { return populated_ ? back(g) : find(g); }
   /// Takes the memory of the frames [first, first + frames) away: they read as zeros when they are
   /// next given some. Host pages that reach out of the range are split. How many had memory.
   u64 unback(Gfn first, u64 frames);
@@ -75,6 +79,7 @@ class MemoryMap {
   u64 bytes_;
   PageSize page_ = PageSize::k1G;
   bool identity_ = false;
+  bool populated_ = false;
   std::unordered_map<u64, u32> merged_;  // by host frame: guest frames that have it
   std::vector<PageSize> regions_;        // by 2-MByte region; empty: all of page_
   std::array<std::vector<std::unique_ptr<Chunk>>, kPageSizes> chunks_;  // by size of host pages

@@ -251,7 +251,9 @@ ShadowMmu::Filled ShadowMmu::set_leaf(Vcpu& v, ShadowPage& page, unsigned i, con
 // --- prefetch ------------------------------------------------------------------------------------
 
 /// Fills the rest of the aligned group around an entry of a 4K table, or the entries after it, up
-/// to the first that cannot be used.
+/// to the first that cannot be used. It gives no memory to a frame that has none, and leaves one
+/// that is merged alone: it asks for pages that are there and can be written. Linux,
+/// gfn_to_page_many_atomic.
 void ShadowMmu::prefetch(Vcpu& v, ShadowPage& page, unsigned i) {
   if (page.role.level > 1) return;
   const unsigned first = policy_.prefetch_forward ? i : i - i % policy_.prefetch;
@@ -265,8 +267,9 @@ void ShadowMmu::prefetch(Vcpu& v, ShadowPage& page, unsigned i) {
 bool ShadowMmu::prefetch_guest(Vcpu& v, ShadowPage& page, unsigned i) {
   const auto leaf = read_guest_leaf(v, page, i);
   if (!leaf || (logging_dirty_ && (leaf->rights & rights::kWrite))) return false;
-  set_leaf(v, page, i,
-           {leaf->gfn, machine_.map().back(leaf->gfn).frame, leaf->rights, false, true});
+  const auto backing = machine_.map().present(leaf->gfn);
+  if (!backing || backing->merged) return false;
+  set_leaf(v, page, i, {leaf->gfn, backing->frame, leaf->rights, false, true});
   return true;
 }
 
@@ -274,7 +277,9 @@ bool ShadowMmu::prefetch_direct(Vcpu& v, ShadowPage& page, unsigned i) {
   const Gfn gfn = page.gfn + i;
   if (!machine_.map().contains(gfn)) return false;
   if (logging_dirty_ && (page.role.access & rights::kWrite)) return false;
-  set_leaf(v, page, i, {gfn, machine_.map().back(gfn).frame, page.role.access, false, true});
+  const auto backing = machine_.map().present(gfn);
+  if (!backing || backing->merged) return false;
+  set_leaf(v, page, i, {gfn, backing->frame, page.role.access, false, true});
   return true;
 }
 
