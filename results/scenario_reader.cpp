@@ -342,11 +342,13 @@ void read_final_memory(const Place& outer, const Json& j, Scenario& s) {
 Json parse_json(const Place& at, std::string_view text) {
   try {
     return Json::parse(text);
-  } catch (const Json::parse_error& e) {
-    // The library's own message says line and column; what it puts before is its own business.
+  } catch (const Json::exception& e) {
+    // The library's own message says line and column, or which number is none; what it puts before
+    // in brackets is its own business.
     const std::string what = e.what();
-    const std::size_t begin = what.find("at line");
-    at.fail("not JSON: " + (begin == std::string::npos ? what : what.substr(begin)));
+    const std::size_t line = what.find("at line");
+    const std::size_t begin = line != std::string::npos ? line : what.find("] ") + 2;
+    at.fail("not JSON: " + what.substr(begin));
   }
 }
 

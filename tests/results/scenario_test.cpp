@@ -142,6 +142,7 @@ TEST_CASE("a bad scenario is refused with file, place and what would be valid") 
   };
   says("", "not JSON: at line 1");
   says("{\"vcpus\": 1,\n]", "not JSON: at line 2");
+  says("{\"vcpus\": 2E999}", "not JSON: number overflow parsing '2E999'");
   says("[]", "expected an object");
   says("{}", "\"cr3\" is missing");
   says(edited("\"vcpus\": 1", "\"vcpus\": 0"), "at least one vCPU");
