@@ -225,13 +225,13 @@ Resume Vcpu::leave_guest(const VmExit& exit) {
   return r;
 }
 
-Vcpu::Slow Vcpu::resolve_handled(Gva va, AccessKind kind, const StoreOp* op, std::byte* found) {
+Vcpu::Slow Vcpu::resolve_handled(Gva va, AccessKind kind, const StoreOp& op, std::byte* found) {
   for (;; found = first_look(kind, va)) {
     const Access access{kind, privilege_};
-    Slow s = resolve(va, access, op, found);
+    Slow s = resolve(va, access, access.is_write() ? &op : nullptr, found);
     if (!s.failed) return s;
     if (s.fault.kind == GuestFault::Kind::PageFault) ++counters[Event::GuestPageFault];
-    if (observer_ != nullptr) observe(va, access, op != nullptr ? *op : StoreOp{}, s, 0);
+    if (observer_ != nullptr) observe(va, access, op, s, 0);
     if (handler_ == nullptr) throw RunError("a guest fault with no handler for it");
     if (!handler_->on_fault(*this, s.fault)) return s;
   }
@@ -239,7 +239,7 @@ Vcpu::Slow Vcpu::resolve_handled(Gva va, AccessKind kind, const StoreOp* op, std
 
 u64 Vcpu::perform(Gva va, Access access, const StoreOp& op, const Slow& s) {
   u64 loaded = s.old_value;
-  if (!s.completed && !access.is_fetch()) {
+  if (!s.completed && !access.is_fetch() && !op.string) {
     if (!access.is_write() || op.exchange) loaded = read_bytes(s.data, op.bytes);
     if (access.is_write()) write_bytes(s.data, op.value, op.bytes);
   }
@@ -265,13 +265,13 @@ u64 Vcpu::load_slow(Gva va, unsigned bytes) {
   if (found != nullptr && observer_ == nullptr) [[likely]]
     return read_bytes(found, bytes);
   const StoreOp op{0, static_cast<u16>(bytes), false, false};
-  const Slow s = resolve_handled(va, AccessKind::Read, nullptr, found);
+  const Slow s = resolve_handled(va, AccessKind::Read, op, found);
   return s.failed ? 0 : perform(va, {AccessKind::Read, privilege_}, op, s);
 }
 
 u64 Vcpu::store_slow(Gva va, StoreOp op) {
   std::byte* found = first_look(AccessKind::Write, va);
-  const Slow s = resolve_handled(va, AccessKind::Write, &op, found);
+  const Slow s = resolve_handled(va, AccessKind::Write, op, found);
   return s.failed ? 0 : perform(va, {AccessKind::Write, privilege_}, op, s);
 }
 
@@ -279,7 +279,7 @@ void Vcpu::fetch_slow(Gva va) {
   std::byte* found = first_look(AccessKind::Fetch, va);
   if (found != nullptr && observer_ == nullptr) [[likely]]
     return;
-  const Slow s = resolve_handled(va, AccessKind::Fetch, nullptr, found);
+  const Slow s = resolve_handled(va, AccessKind::Fetch, {}, found);
   if (!s.failed) perform(va, {AccessKind::Fetch, privilege_}, {}, s);
 }
 
@@ -291,7 +291,7 @@ u64 Vcpu::exchange(Gva va, u64 value) {
 void Vcpu::zero(Gva va, u64 bytes) {
   assert(va.page_offset() + bytes <= kPageBytes);
   const StoreOp op{0, static_cast<u16>(bytes), false, true};
-  const Slow s = resolve_handled(va, AccessKind::Write, &op, first_look(AccessKind::Write, va));
+  const Slow s = resolve_handled(va, AccessKind::Write, op, first_look(AccessKind::Write, va));
   if (s.failed) return;
   assert(!s.completed && "string stores are not emulated");
   counters[Event::GuestLine] += lines(bytes);
@@ -303,14 +303,13 @@ void Vcpu::copy(Gva to, Gva from, u64 bytes) {
   assert(to.page_offset() + bytes <= kPageBytes && from.page_offset() + bytes <= kPageBytes);
   const StoreOp op{0, static_cast<u16>(bytes), false, true};
   const Slow source =
-      resolve_handled(from, AccessKind::Read, nullptr, first_look(AccessKind::Read, from));
+      resolve_handled(from, AccessKind::Read, op, first_look(AccessKind::Read, from));
   if (source.failed) return;
   // Read now: while the target is resolved another vCPU may take the source's page away.
   std::array<std::byte, kPageBytes> data;
   std::memcpy(data.data(), source.data, bytes);
   if (observer_ != nullptr) observe(from, {AccessKind::Read, privilege_}, op, source, 0);
-  const Slow target =
-      resolve_handled(to, AccessKind::Write, &op, first_look(AccessKind::Write, to));
+  const Slow target = resolve_handled(to, AccessKind::Write, op, first_look(AccessKind::Write, to));
   if (target.failed) return;
   counters[Event::GuestLine] += lines(bytes);
   std::memcpy(target.data, data.data(), bytes);

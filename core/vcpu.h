@@ -97,6 +97,7 @@ class Vcpu {
   /// Copies between two places of one page each: one load and one store, by the same reasoning.
   void copy(Gva to, Gva from, u64 bytes);
   /// The same as load/store/fetch, but a fault is returned and the guest's handler does not run.
+  /// `op` says the width, also of a load; a string operation translates and moves no data.
   AccessResult try_access(Gva va, AccessKind kind, StoreOp op = {});
 
   /// Time that the guest spends on other than accesses, in cycles: counted, nothing else.
@@ -232,7 +233,7 @@ class Vcpu {
   /// One access up to its data, what its first look found given; a fault is returned.
   Slow resolve(Gva va, Access access, const StoreOp* op, std::byte* found);
   /// The same, with the guest's handler run until the access is done or given up.
-  Slow resolve_handled(Gva va, AccessKind kind, const StoreOp* op, std::byte* found);
+  Slow resolve_handled(Gva va, AccessKind kind, const StoreOp& op, std::byte* found);
   /// The data of an access that either TLB level answers with enough rights; counts the miss and
   /// drops what is cached with too few.
   std::byte* lookup(AccessKind kind, Gva va);

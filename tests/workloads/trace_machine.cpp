@@ -127,6 +127,15 @@ TEST_CASE("machine trace: what ends otherwise than recorded names its record") {
   CHECK(contains(error({Kind::Fault, true, 8, 0x5000, 4, 0}), "no guest fault where one"));
   CHECK(contains(error({Kind::Load, true, 8, 0x5ffc, 0, 0}), "record 4: an access that crosses"));
   CHECK(contains(error({Kind::Zero, true, 5000, 0x5000, 0, 0}), "an access of 5000 bytes"));
+  // A fault's access moves no more than an access does, also where it does not fault.
+  const u64 string = 4;
+  const u64 fetch = 2;
+  CHECK(contains(error({Kind::Fault, true, 4096, 0x5000, 4, 0}), "an access of 4096 bytes"));
+  CHECK(contains(error({Kind::Fault, true, 8, 0x5ffc, 4, 0}), "record 4: an access that crosses"));
+  CHECK(contains(error({Kind::Fault, true, 4096, 0x5000, 4, string}), "no guest fault where one"));
+  CHECK(contains(error({Kind::Fault, true, 4096, 0x5000, 6, string | 1}), "no guest fault where"));
+  CHECK(contains(error({Kind::Fault, true, 4097, 0x5000, 4, string}), "an access of 4097 bytes"));
+  CHECK(error({Kind::Fault, true, 8, 0x200ffc, 0x14, fetch}).empty());
   CHECK(contains(error({Kind::Vcpu, false, 0, 0, 1, 0}), "no such vCPU"));
   CHECK(contains(error({Kind::Cr3, false, 0, 0, 0x200000, 0}), "CR3 names no memory"));
   CHECK(contains(error({Kind::HostWrite, false, 0, 0x100000, 0, 0}), "a write beyond memory"));

@@ -159,14 +159,17 @@ std::string MachineOpRules::check_access(const MachineOp& op) const {
                     : op.kind == MachineOp::Kind::Fetch  ? 1
                                                          : op.bytes;
   const auto crosses = [bytes](u64 address) { return address % kPageBytes + bytes > kPageBytes; };
-  const bool wide = op.kind == MachineOp::Kind::Zero || op.kind == MachineOp::Kind::Copy ||
-                    op.kind == MachineOp::Kind::Fault;
+  const bool fault = op.kind == MachineOp::Kind::Fault;
+  // A fault may be a string operation's, and a fetch has no width.
+  const bool string = fault && (op.other >> 2 & 1) != 0;
+  const bool fetch = fault && static_cast<AccessKind>(op.other & 3) == AccessKind::Fetch;
+  const bool wide = op.kind == MachineOp::Kind::Zero || op.kind == MachineOp::Kind::Copy || string;
   if (bytes == 0 || bytes > (wide ? kPageBytes : 8)) {
     return "an access of " + std::to_string(bytes) + " bytes";
   }
-  if (op.kind == MachineOp::Kind::Copy && crosses(op.other)) return "an access that crosses pages";
-  if (op.kind != MachineOp::Kind::Fault && crosses(op.address))
+  if ((op.kind == MachineOp::Kind::Copy && crosses(op.other)) || (!fetch && crosses(op.address))) {
     return "an access that crosses pages";
+  }
   return {};
 }
 
