@@ -159,6 +159,17 @@ TEST_CASE("what touches part of a huge page splits its mapping and loses nothing
                 REQUIRE(k.mprotect(v, kAt, kHuge, kReadWrite));
                 CHECK((entry_of(k, v, kAt, 2) & x86::kWrite) != 0);
                 CHECK(told.huge_splits == 4);
+                REQUIRE(k.munmap(v, kAt, kHuge));
+              },
+              [&](Kernel& k, Vcpu& v) {
+                // The huge page of zeros likewise: what is not protected keeps its rights.
+                REQUIRE(k.mmap(v, kAt, kHuge, kReadWrite | prot::kExec) == kAt);
+                CHECK(v.load(kAt) == 0);
+                REQUIRE(is_huge(k, v, kAt));
+                REQUIRE(k.mprotect(v, kAt, 8 * kPageBytes, prot::kRead));
+                CHECK(told.huge_splits == 5);
+                CHECK((entry_of(k, v, kAt, 1) & x86::kNoExec) != 0);
+                CHECK((entry_of(k, v, kAt + 8 * kPageBytes, 1) & x86::kNoExec) == 0);
               }});
 }
 

@@ -105,7 +105,7 @@ bool MemoryManager::write_to_huge(Vcpu& vcpu, AddressSpace& space, const Vma& vm
   const auto fresh = (entry & pte::kSpecial) ? frames_.try_allocate_large() : std::nullopt;
   if (!fresh) {
     // A shared huge page is never copied whole: it is mapped by small pages, and one is copied.
-    split_huge(vcpu, space, vma, first, where, entry);
+    split_huge(vcpu, space, first, where, entry);
     return false;
   }
   // Linux, do_huge_zero_wp_pmd.
@@ -119,8 +119,7 @@ bool MemoryManager::write_to_huge(Vcpu& vcpu, AddressSpace& space, const Vma& vm
 
 // --- splitting -----------------------------------------------------------------------------------
 
-void MemoryManager::split_huge(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gva first,
-                               Gpa where, u64 entry) {
+void MemoryManager::split_huge(Vcpu& vcpu, AddressSpace& space, Gva first, Gpa where, u64 entry) {
   // Linux, __split_huge_pmd_locked: the huge page stays one (a folio with one count); only this
   // mapping of it becomes small. No access comes between, so that no flag is lost.
   ++statistics_.huge_splits;
@@ -132,18 +131,17 @@ void MemoryManager::split_huge(Vcpu& vcpu, AddressSpace& space, const Vma& vma, 
   space.spare_tables.erase(spare);
 
   const bool special = (old & pte::kSpecial) != 0, alone = is_exclusive(old);
+  const u64 flags = old & ~x86::kAddressMask & ~u64{x86::kLarge};
   const Gfn frame = pte::frame_of(old);
   if (!special) {
     frames_.share(frame, kEntriesPerTable - 1);
     write_page_struct(vcpu, frames_, frame);
   }
   for (unsigned i = 0; i < kEntriesPerTable; ++i) {
-    u64 small = make_entry(zero_page_, vma, pte::kSpecial);
-    if (!special) {
-      small = (frame + i).base().raw() | (old & ~x86::kAddressMask & ~u64{x86::kLarge});
-      frames_.set_exclusive(frame + i, alone);
-    }
-    PageTables::write(vcpu, table + 8 * i, small);
+    // With the rights that the huge page had: the mapping's may be others already.
+    const Gfn page = special ? zero_page_ : frame + i;
+    if (!special) frames_.set_exclusive(page, alone);
+    PageTables::write(vcpu, table + 8 * i, page.base().raw() | flags);
   }
   PageTables::link(vcpu, where, table);
 }
@@ -157,7 +155,7 @@ void MemoryManager::split_at(Vcpu& vcpu, AddressSpace& space, Gva edge) {
   if (!where) return;
   const u64 entry = PageTables::read(vcpu, *where);
   if (!(entry & x86::kLarge)) return;
-  split_huge(vcpu, space, *vma, edge.align_down(PageSize::k2M), *where, entry);
+  split_huge(vcpu, space, edge.align_down(PageSize::k2M), *where, entry);
 }
 
 // --- whole huge pages ----------------------------------------------------------------------------

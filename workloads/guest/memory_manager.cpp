@@ -208,7 +208,7 @@ void MemoryManager::clear(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, co
     if (whole) {
       clear_huge(vcpu, space, gather, va, where, teardown);
     } else {
-      split_huge(vcpu, space, vma, va, where, entry);
+      split_huge(vcpu, space, va, where, entry);
     }
     return !whole;
   };
@@ -280,7 +280,7 @@ void MemoryManager::protect_entries(Vcpu& vcpu, AddressSpace& space, TlbGather& 
     if (whole) {
       change(where, va, PageSize::k2M);  // Linux, change_huge_pmd
     } else {
-      split_huge(vcpu, space, vma, va, where, entry);
+      split_huge(vcpu, space, va, where, entry);
     }
     return !whole;
   };
@@ -401,7 +401,7 @@ void MemoryManager::move_entries(Vcpu& vcpu, AddressSpace& space, TlbGather& gat
     }
   };
   const auto split = [&](Gpa where, Gva va, u64 entry, bool) {
-    split_huge(vcpu, space, from, va, where, entry);
+    split_huge(vcpu, space, va, where, entry);
     return true;
   };
   for (Gva va = from.start; va < from.end;) {

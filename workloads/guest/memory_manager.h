@@ -114,7 +114,7 @@ class MemoryManager {
   bool write_to_huge(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gva first, Gpa where,
                      u64 entry);
   /// Maps by small pages what was mapped as a huge one.
-  void split_huge(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gva first, Gpa where, u64 entry);
+  void split_huge(Vcpu& vcpu, AddressSpace& space, Gva first, Gpa where, u64 entry);
   /// The same if a huge page lies across the address.
   void split_at(Vcpu& vcpu, AddressSpace& space, Gva edge);
   void clear_huge(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, Gva first, Gpa where,
