@@ -42,6 +42,12 @@ std::optional<Gfn> FrameAllocator::try_allocate_large() {
   return first;
 }
 
+void FrameAllocator::split(Gfn first) {
+  assert(is_large(first) && head(first) == first && references(first) == 1);
+  large_[first.raw() / kFramesInLarge] = false;
+  for (u64 i = 0; i < kFramesInLarge; ++i) count(first + i) = 1;
+}
+
 Gfn FrameAllocator::allocate_pair() {
   const Gfn first = take_pair();
   assert(word(first) == 0 && word(first + 1) == 0 && "a frame is owned twice");
@@ -60,10 +66,29 @@ Gfn FrameAllocator::take_pair() {
     next_small_ = next_small_ + 2;
     return Gfn(next_small_.raw() - 2);
   }
-  const auto block = take_large();
-  if (!block) out_of_memory();
-  for (u64 i = kFramesInLarge; i > 2; i -= 2) push_pair(*block + (i - 2));
-  return *block;
+  if (const auto block = take_large()) {
+    for (u64 i = kFramesInLarge; i > 2; i -= 2) push_pair(*block + (i - 2));
+    return *block;
+  }
+  unite_pairs();
+  if (free_pairs_.empty()) out_of_memory();
+  return pop_pair();
+}
+
+void FrameAllocator::unite_pairs() {
+  for (; tail_ > 0; --tail_) push_small(Gfn(end_.raw() - tail_));
+  std::vector<Gfn> sorted = free_small_;
+  std::sort(sorted.begin(), sorted.end());
+  const auto is_free = [&sorted](Gfn f) {
+    return std::binary_search(sorted.begin(), sorted.end(), f);
+  };
+  const auto other = [](Gfn f) { return Gfn(f.raw() ^ 1); };
+  const auto paired = [&](Gfn f) { return is_free(other(f)); };
+  for (const Gfn f : sorted) {
+    if (f.raw() % 2 == 0 && paired(f)) free_pairs_.push_back(f);
+  }
+  free_small_.erase(std::remove_if(free_small_.begin(), free_small_.end(), paired),
+                    free_small_.end());
 }
 
 Gfn FrameAllocator::take_small() {

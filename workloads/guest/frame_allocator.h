@@ -25,6 +25,8 @@ class FrameAllocator {
   /// A frame (4K), or the first of 512 that are naturally aligned (2M), with one reference. Its
   /// contents are whatever they were. Throws RunError when the guest has no memory left.
   Gfn allocate(PageSize size = PageSize::k4K);
+  /// Makes 512 frames with a reference each of a large one with one reference.
+  void split(Gfn first);
   /// A 2M frame, if there is one.
   std::optional<Gfn> try_allocate_large();
   /// Two frames whose address is a multiple of both (Linux, alloc_pages of order 1), a reference
@@ -65,6 +67,8 @@ class FrameAllocator {
   void note_free(Gfn frame, int change);
   /// Puts blocks together whose frames are all free.
   void unite();
+  /// Puts pairs together whose frames are both free.
+  void unite_pairs();
   Gfn take_small();
   std::optional<Gfn> take_large();
   Gfn pop_large();
