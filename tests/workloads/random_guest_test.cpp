@@ -257,6 +257,7 @@ void RandomProgram::vfork(Kernel& k, Vcpu& v) {
 struct Ended {
   Counters counters;
   u64 accesses = 0;
+  u64 huge_unused = 0;
   friend bool operator==(const Ended&, const Ended&) = default;
 };
 
@@ -291,7 +292,7 @@ Ended run_random(u64 seed, unsigned vcpus, unsigned processes, u64 quantum, Sett
   CHECK(memory.reclaim().slots_in_use() == 0);
   if (settings.swaps && settings.steps > 50) CHECK(kernel.statistics().swapped_in > 0);
   CHECK(kernel.statistics().segfaults == 0);
-  return {machine->counters(), machine->accesses()};
+  return {machine->counters(), machine->accesses(), kernel.statistics().huge_unused};
 }
 
 }  // namespace
@@ -304,7 +305,11 @@ TEST_CASE("random system calls with huge pages in memory that is too small") {
   Settings settings;
   settings.spared = 700;
   settings.steps = 100;
-  for (const u64 seed : {20, 35}) run_random(seed, 1, 5, 64, settings);
+  u64 split = 0;
+  for (const u64 seed : {20, 35}) {
+    split += run_random(seed, 1, 5, 64, settings).huge_unused;
+  }
+  CHECK(split > 2);
 }
 
 TEST_CASE("random system calls on several vCPUs, interrupted everywhere") {

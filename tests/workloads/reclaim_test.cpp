@@ -52,6 +52,29 @@ TEST_CASE("reclaim: a guest that needs more memory than it has keeps all its val
   CHECK(guest.machine.counters()[Event::GuestPageFault] == kPages + told.swapped_in);
 }
 
+TEST_CASE("reclaim: huge pages are split when they are not used, and keep their values") {
+  MachineConfig config = small(u64{64} << 20);
+  config.thp = HugePages::Always;
+  Guest guest(config);
+  constexpr u64 kPages = 12288;  // 48 MiB in 24
+  run(guest, {[](Kernel& k, Vcpu& v) {
+                REQUIRE(k.mmap(v, kAt, kPages * kPageBytes, kReadWrite) == kAt);
+                for (u64 i = 0; i < kPages; ++i) v.store<u64>(kAt + i * kPageBytes, i + 1);
+                CHECK(k.statistics().huge_faults >= 8);
+                CHECK(k.statistics().huge_unused >= 8);
+              },
+              [](Kernel&, Vcpu& v) {
+                for (u64 i = 0; i < kPages; ++i) REQUIRE(v.load(kAt + i * kPageBytes) == i + 1);
+              },
+              [](Kernel&, Vcpu& v) {
+                for (u64 i = 0; i < kPages; i += 3) v.store<u64>(kAt + i * kPageBytes, i + 2);
+                for (u64 i = 0; i < kPages; ++i) {
+                  REQUIRE(v.load(kAt + i * kPageBytes) == i + (i % 3 == 0 ? 2 : 1));
+                }
+              }});
+  CHECK(guest.kernel.statistics().swapped_out > 4 * 2048);
+}
+
 TEST_CASE("reclaim: what is used stays, by its accessed bits") {
   Guest guest(small(u64{64} << 20));
   run(guest, {[](Kernel& k, Vcpu& v) {

@@ -133,14 +133,24 @@ void MemoryManager::split_huge(Vcpu& vcpu, AddressSpace& space, Gva first, Gpa w
   const bool special = (old & pte::kSpecial) != 0, alone = is_exclusive(old);
   const u64 flags = old & ~x86::kAddressMask & ~u64{x86::kLarge};
   const Gfn frame = pte::frame_of(old);
-  if (!special) {
+  // What can be swapped out must be small frames. Linux makes them of it when memory is short
+  // (deferred_split_scan, __split_huge_page), here at once.
+  const bool breaks = !special && alone && reclaim_.on();
+  if (breaks) {
+    frames_.split(frame);
+  } else if (!special) {
     frames_.share(frame, kEntriesPerTable - 1);
     write_page_struct(vcpu, frames_, frame);
   }
   for (unsigned i = 0; i < kEntriesPerTable; ++i) {
     // With the rights that the huge page had: the mapping's may be others already.
     const Gfn page = special ? zero_page_ : frame + i;
-    if (!special) frames_.set_exclusive(page, alone);
+    if (breaks) {
+      write_page_struct(vcpu, frames_, page);
+      reclaim_.note(page, space, table + 8 * i);
+    } else if (!special) {
+      frames_.set_exclusive(page, alone);
+    }
     PageTables::write(vcpu, table + 8 * i, page.base().raw() | flags);
   }
   PageTables::link(vcpu, where, table);
@@ -156,6 +166,56 @@ void MemoryManager::split_at(Vcpu& vcpu, AddressSpace& space, Gva edge) {
   const u64 entry = PageTables::read(vcpu, *where);
   if (!(entry & x86::kLarge)) return;
   split_huge(vcpu, space, edge.align_down(PageSize::k2M), *where, entry);
+}
+
+// --- memory is short -----------------------------------------------------------------------------
+
+/// After the hand, round all address spaces: where a huge page is mapped.
+std::optional<std::pair<u64, Gva>> MemoryManager::next_huge() const {
+  const auto [id, last] = huge_hand_;
+  for (auto at = spaces_.lower_bound(id); at != spaces_.end(); ++at) {
+    const auto& huge = at->second->spare_tables;
+    const auto next = at->first == id ? huge.upper_bound(last) : huge.begin();
+    if (next != huge.end() && at->second->users > 0) return std::pair(at->first, next->first);
+  }
+  for (const auto& [other, space] : spaces_) {
+    if (other > id) break;
+    const auto first = space->spare_tables.begin();
+    if (first != space->spare_tables.end() && space->users > 0) {
+      return std::pair(other, first->first);
+    }
+  }
+  return std::nullopt;
+}
+
+bool MemoryManager::age_next_huge(Vcpu& vcpu) {
+  const auto next = next_huge();
+  if (!next) return false;
+  huge_hand_ = *next;
+  const auto space = spaces_.at(next->first)->shared_from_this();
+  ++space->users;
+  {
+    const SpaceLock lock(vcpu, *space);
+    age_huge(vcpu, *space, next->second);
+  }
+  put(vcpu, space);
+  return true;
+}
+
+void MemoryManager::age_huge(Vcpu& vcpu, AddressSpace& space, Gva first) {
+  // Linux, shrink_folio_list: one that nobody used is split (split_folio_to_list), and its pages
+  // are swapped out when their turn comes. One that several processes have stays.
+  if (space.spare_tables.count(first) == 0) return;  // gone while the lock was waited for
+  const auto where = tables_.find(vcpu, space, first, 2);
+  const u64 entry = PageTables::read(vcpu, *where);
+  if (!is_exclusive(entry)) return;
+  if ((entry & x86::kAccessed) && (entry & x86::kPresent)) {
+    PageTables::clear_bits(vcpu, *where, entry, x86::kAccessed);
+    tlb_.flush(vcpu, space, flush_of(first));
+    return;
+  }
+  ++statistics_.huge_unused;
+  split_huge(vcpu, space, first, *where, entry);
 }
 
 // --- whole huge pages ----------------------------------------------------------------------------

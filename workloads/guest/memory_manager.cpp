@@ -48,9 +48,17 @@ MemoryManager::MemoryManager(Machine& machine, const BootImage& image, KernelSta
       reclaim_(frames_, tlb_, statistics, image.swap, image.swap_pages) {}
 
 void MemoryManager::make_room(Vcpu& vcpu, u64 more) {
-  reclaim_.make_room(vcpu, more, [this](Vcpu& v, const std::shared_ptr<AddressSpace>& space) {
-    if (--space->users == 0) destroy(v, *space);
-  });
+  if (!reclaim_.on()) return;
+  u64 huge = 0;
+  for (const auto& [id, space] : spaces_) huge += space->spare_tables.size();
+  reclaim_.make_room(
+      vcpu, more, huge,
+      [this](Vcpu& v, const std::shared_ptr<AddressSpace>& space) { put(v, space); },
+      [this](Vcpu& v) { return age_next_huge(v); });
+}
+
+void MemoryManager::put(Vcpu& vcpu, const std::shared_ptr<AddressSpace>& space) {
+  if (--space->users == 0) destroy(vcpu, *space);
 }
 
 // --- address spaces ------------------------------------------------------------------------------
@@ -67,10 +75,12 @@ std::shared_ptr<AddressSpace> MemoryManager::create(Vcpu& vcpu) {
   if (kpti) copy_kernel_half(user_root, kernel_user_root_);
   auto space = std::make_shared<AddressSpace>(next_id_++, root, user_root);
   if (kpti) ++space->table_pages;
+  spaces_.emplace(space->id, space.get());
   return space;
 }
 
 void MemoryManager::destroy(Vcpu& vcpu, AddressSpace& space) {
+  spaces_.erase(space.id);
   TlbGather gather(tlb_, space);
   const std::vector<Vma> all = space.vmas.remove(Gva(0), kLowerHalfEnd);
   for (const Vma& vma : all) clear(vcpu, space, gather, vma, true);

@@ -69,6 +69,10 @@ class MemoryManager {
  private:
   /// Swaps out if memory is short, for what needs so many frames more than usual; without any lock.
   void make_room(Vcpu& vcpu, u64 more);
+  /// One user less of an address space that was kept alive.
+  void put(Vcpu& vcpu, const std::shared_ptr<AddressSpace>& space);
+  /// Reclaim's look at the next huge page, round all address spaces; false: there is none.
+  bool age_next_huge(Vcpu& vcpu);
 
   // Ranges, with the lock held.
   void unmap_locked(Vcpu& vcpu, AddressSpace& space, Gva start, Gva end);
@@ -120,6 +124,8 @@ class MemoryManager {
   void clear_huge(Vcpu& vcpu, AddressSpace& space, TlbGather& gather, Gva first, Gpa where,
                   bool teardown);
   void copy_huge(Vcpu& vcpu, AddressSpace& to, Gva first, Gpa where, u64 entry);
+  std::optional<std::pair<u64, Gva>> next_huge() const;
+  void age_huge(Vcpu& vcpu, AddressSpace& space, Gva first);
   bool is_worth_collapsing(Vcpu& vcpu, Gpa table);
   bool collapse_one(Vcpu& vcpu, AddressSpace& space, const Vma& vma, Gva first);
 
@@ -127,6 +133,8 @@ class MemoryManager {
   u64 next_id_ = 2;  // of address spaces; 1 is the kernel's own
   Gfn zero_page_;
   std::optional<Gfn> huge_zero_;
+  std::map<u64, AddressSpace*> spaces_;       // that live, by number
+  std::pair<u64, Gva> huge_hand_{0, Gva(0)};  // the last one that was aged
   HugePages thp_;
   KernelStatistics& statistics_;
   std::vector<u64> frames_at_hand_;  // by vCPU

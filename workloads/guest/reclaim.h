@@ -33,9 +33,10 @@ class Reclaim {
   bool knows(Gfn frame) const { return mappings_.count(frame) != 0; }
 
   /// Brings the free frames to the upper watermark if they are below the lower one (plus `more`).
-  /// The caller holds no lock. Ends early when nothing can be swapped out.
-  template <class Put>
-  void make_room(Vcpu& vcpu, u64 more, Put&& put_space);
+  /// The caller holds no lock. Ends early when nothing can be swapped out. `age_huge` looks at one
+  /// of the `huge` huge pages, splits it if it was not used, and returns false if there is none.
+  template <class Put, class AgeHuge>
+  void make_room(Vcpu& vcpu, u64 more, u64 huge, Put&& put_space, AgeHuge&& age_huge);
 
   /// One user more of what a swapped entry refers to, or one less.
   void share(u64 entry) { ++slots_[slot_of(entry)]; }
@@ -78,20 +79,22 @@ class Reclaim {
   bool busy_ = false;
 };
 
-template <class Put>
-void Reclaim::make_room(Vcpu& vcpu, u64 more, Put&& put_space) {
+template <class Put, class AgeHuge>
+void Reclaim::make_room(Vcpu& vcpu, u64 more, u64 huge, Put&& put_space, AgeHuge&& age_huge) {
   if (!on()) return;
   // Who needs memory now waits for the one who makes some. Linux, throttle_direct_reclaim.
   while (busy_ && frames_.free() < watermark_ / 2 + more) vcpu.give_way();
   if (busy_ || frames_.free() >= low_watermark() + more) return;
   busy_ = true;
-  // Twice round all frames: the first time may find every page accessed.
-  u64 left = 2 * mappings_.size() + 1;
+  // Twice round all frames: the first time may find every page accessed. Those of a huge page are
+  // looked at once more when it is split.
+  u64 left = 2 * mappings_.size() + 3 * kEntriesPerTable * huge + 1;
   while (left > 0 && frames_.free() < high_watermark() + more && !free_slots_.empty()) {
+    const u64 aged = age_huge(vcpu) ? kEntriesPerTable : 0;
     Spaces spaces;
     const std::vector<Gfn> chosen = candidates(spaces);
-    if (chosen.empty()) break;
-    left -= std::min<u64>(left, chosen.size());
+    if (chosen.empty() && aged == 0) break;
+    left -= std::min<u64>(left, chosen.size() + aged);
     {
       std::vector<std::unique_ptr<SpaceLock>> locks;
       for (const auto& [id, space] : spaces) {

@@ -15,6 +15,7 @@ struct KernelStatistics {
   u64 huge_faults = 0;       ///< of the first touches, those that a 2-MByte page answered
   u64 huge_fallbacks = 0;    ///< those that one would have, had there been a free one
   u64 huge_splits = 0;       ///< huge pages that were mapped by small ones instead
+  u64 huge_unused = 0;       ///< of these, because memory was short and nobody used them
   u64 collapses = 0;         ///< small pages made one by khugepaged or MADV_COLLAPSE
   u64 tables_moved = 0;      ///< tables or huge pages that mremap moved as they were
   u64 swapped_out = 0;       ///< pages written to swap, whoever had them
