@@ -171,7 +171,8 @@ constexpr const char* kStrace =
     "11  exit_group(0)                     = ?\n"
     "11  +++ exited with 0 +++\n"
     "10  --- SIGCHLD {si_signo=SIGCHLD} ---\n"
-    "10  madvise(0x7f0000000000, 4096, MADV_DONTNEED) = 0\n"
+    "10  madvise(0x7f0000000000, 4096 <unfinished ...>\n"
+    "10  <... madvise resumed>, MADV_DONTNEED) = 0\n"
     "10  mremap(0x7f0000000000, 8192, 16384, MREMAP_MAYMOVE) = 0x7f0000400000\n"
     "10  +++ killed by SIGKILL +++\n";
 
@@ -214,6 +215,74 @@ TEST_CASE("trace import strace: calls in order, images and touches made up") {
   run.workload = "trace:file=" + (folder / "t").string();
   run.pager = "shadow";
   CHECK(run_experiment(parse_experiment(run)).status == "ok");
+}
+
+TEST_CASE("trace import strace: a child of vfork lives in its parent's memory, which waits") {
+  const TestFolder folder("strace-vfork");
+  const auto imported = [&](const std::string& log) {
+    import_strace(folder.write("log", log), folder / "t", 1);
+    ExperimentText run;
+    run.workload = "trace:file=" + (folder / "t").string();
+    run.pager = "shadow";
+    CHECK(run_experiment(parse_experiment(run)).status == "ok");
+    return dump_records(folder, folder / "t");
+  };
+  constexpr const char* kBegin =
+      "10 brk(0x5003000) = 0x5003000\n"
+      "10 clone3({flags=CLONE_VM|CLONE_VFORK|CLONE_CLEAR_SIGHAND, exit_signal=SIGCHLD}, 88"
+      " <unfinished ...>\n"
+      "11 mprotect(0x400000, 4096, PROT_READ) = 0\n";
+  constexpr const char* kMade =
+      "0 - spawn task 0 = 0xa\n"
+      "1 - switch 0\n"
+      "2 0 brk 0x5003000 = 0x5003000\n"
+      "3 0 vfork task 1 0x4100 = 0xb\n"
+      "4 - switch 1\n"
+      "5 1 synthesized mmap 0x400000 0x1000 0x7 0x22 0x0 0x0 = 0x400000\n"
+      "6 1 mprotect 0x400000 0x1000 0x1 = 0x0\n";
+  constexpr const char* kEnd =
+      "8 1 switch 0\n"
+      "9 0 munmap 0x400000 0x1000 = 0x0\n"
+      "10 0 switch 1\n"
+      "11 1 brk 0x6000000 = 0x6000000\n";
+  // The child executes a program; the same, but its parent is told first; the child is killed.
+  CHECK(imported(std::string(kBegin) + "11 execve(\"/bin/a\", [\"a\"], 0x7ffc /* 4 vars */) = 0\n"
+                                       "10 <... clone3 resumed>) = 11\n"
+                                       "10 munmap(0x400000, 4096) = 0\n"
+                                       "11 brk(0x6000000) = 0x6000000\n") ==
+        std::string(kMade) + "7 1 exec = 0x0 \"/bin/a\"\n" + kEnd);
+  CHECK(imported(std::string(kBegin) +
+                 "11 execve(\"/bin/a\", [\"a\"], 0x7ffc /* 4 vars */ <unfinished ...>\n"
+                 "10 <... clone3 resumed>) = 11\n"
+                 "10 munmap(0x400000, 4096) = 0\n"
+                 "11 <... execve resumed>) = 0\n"
+                 "11 brk(0x6000000) = 0x6000000\n") ==
+        std::string(kMade) + "7 1 exec = 0x0 \"/bin/a\"\n" + kEnd);
+  CHECK(imported(std::string(kBegin) + "10 <... clone3 resumed>) = 11\n"
+                                       "10 munmap(0x400000, 4096) = 0\n"
+                                       "11 +++ killed by SIGKILL +++\n") ==
+        std::string(kMade) +
+            "7 1 exit 0x0 = 0x0\n"
+            "8 - switch 0\n"
+            "9 0 munmap 0x400000 0x1000 = 0x0\n");
+  // Its log has whole lines, as strace-log-merge makes them; it may be a grandchild.
+  CHECK(imported("10 vfork() = 11\n"
+                 "11 vfork() = 12\n"
+                 "12 execve(\"/bin/b\", [], 0x7ffc /* 4 vars */) = 0\n"
+                 "11 exit_group(0) = ?\n"
+                 "11 +++ exited with 0 +++\n"
+                 "10 exit_group(0) = ?\n") ==
+        "0 - spawn task 0 = 0xa\n"
+        "1 - switch 0\n"
+        "2 0 vfork task 1 0x4100 = 0xb\n"
+        "3 - switch 1\n"
+        "4 1 vfork task 2 0x4100 = 0xc\n"
+        "5 - switch 2\n"
+        "6 2 exec = 0x0 \"/bin/b\"\n"
+        "7 2 switch 1\n"
+        "8 1 exit 0x0 = 0x0\n"
+        "9 - switch 0\n"
+        "10 0 exit 0x0 = 0x0\n");
 }
 
 constexpr const char* kPerf =

@@ -4,7 +4,9 @@
 #include <charconv>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <optional>
+#include <set>
 
 #include "core/error.h"
 #include "workloads/trace/writer.h"
@@ -18,6 +20,7 @@ constexpr u64 kTouchedPages = 16;
 constexpr u64 kAround = 16 * kPageBytes;
 constexpr u64 kPrivateAnonymous = 0x22;
 constexpr u64 kCloneThread = 0x10000;
+constexpr u64 kCloneVfork = 0x4100;  // CLONE_VM, CLONE_VFORK
 
 u64 page_up(u64 bytes) { return (bytes + kPageBytes - 1) & ~(kPageBytes - 1); }
 
@@ -97,6 +100,7 @@ class Importer {
     if (made_ == kMaxProcesses) fail("too many processes");
     const u32 number = made_++;
     writer_.call({kind, synthesized, number, {flags}, pid, name});
+    if (ends_turn(kind)) running_ = kMaxProcesses;
     return tasks_[pid] = {number, process};
   }
   void map(Memory& memory, u64 start, u64 end, u64 rights, bool synthesized, u64 flags,
@@ -126,7 +130,6 @@ class Importer {
   u64 line_ = 0;
   TraceWriter writer_;
   std::map<u64, Task> tasks_;  ///< that live, by pid or tid
-  std::map<u64, Memory> memories_;
   u32 running_ = kMaxProcesses;
   u32 made_ = 0;
 };
@@ -240,6 +243,8 @@ class Strace : public Importer {
  private:
   void read_event(u64 pid, std::string text);
   void act(u64 pid, const Called& call);
+  void run_task(u64 pid);
+  void end_wait(u64 child);
   void clone(u64 pid, const Called& call, bool early);
   void exec(u64 pid, const Called& call);
   void exit(u64 pid, bool group);
@@ -252,7 +257,11 @@ class Strace : public Importer {
   u64 argument(const Called& call, std::size_t index) const;
 
   std::map<u64, std::string> unfinished_;
-  std::map<u64, bool> early_;  ///< children that were there before their fork was resumed
+  std::set<u64> early_;         ///< children that were there before their fork was resumed
+  std::set<u64> early_execs_;   ///< those whose execve was seen to be over before it was resumed
+  std::map<u64, u64> waiting_;  ///< tasks that wait for a child of vfork: the child
+  /// By process. A child of vfork has its parent's until it executes a program or ends.
+  std::map<u64, std::shared_ptr<Memory>> memories_;
 };
 
 void Strace::read() {
@@ -279,7 +288,9 @@ void Strace::read_event(u64 pid, std::string text) {
   if (text.rfind("---", 0) == 0) return;
   const std::size_t cut = text.find("<unfinished ...>");
   if (cut != text.npos) {
-    unfinished_[pid] = text.substr(0, cut);
+    text.resize(cut);
+    while (!text.empty() && text.back() == ' ') text.pop_back();
+    unfinished_[pid] = text;
     (void)task_of(pid);
     return;
   }
@@ -302,11 +313,11 @@ Strace::Task& Strace::task_of(u64 pid) {
   for (const auto& [parent, text] : unfinished_) {
     const bool forks = text.rfind("clone", 0) == 0 || text.find("fork") < 2;
     if (!forks || tasks_.count(parent) == 0) continue;
-    clone(parent, {"clone", {text}, std::to_string(pid)}, true);
-    early_[pid] = true;
+    clone(parent, {text.substr(0, text.find('(')), {text}, std::to_string(pid)}, true);
+    early_.insert(pid);
     return tasks_[pid];
   }
-  memories_[pid] = {};
+  memories_[pid] = std::make_shared<Memory>();
   return make(CallKind::Spawn, pid, pid, 0, "", made_ != 0);
 }
 
@@ -319,6 +330,31 @@ u64 Strace::argument(const Called& call, std::size_t index) const {
   return *value;
 }
 
+/// The task runs. Who waited for a child of vfork is seen to run again when the child has executed
+/// a program or was killed, which the log may say later.
+void Strace::run_task(u64 pid) {
+  const auto wait = waiting_.find(pid);
+  if (wait != waiting_.end()) {
+    const u64 child = wait->second;
+    const auto begun = unfinished_.find(child);
+    if (begun != unfinished_.end() && begun->second.rfind("execve", 0) == 0) {
+      const std::size_t open = std::min(begun->second.find('('), begun->second.size() - 1);
+      exec(child, {"execve", split_args(std::string_view(begun->second).substr(open + 1)), "0"});
+      early_execs_.insert(child);
+    } else {
+      exit(child, true);
+    }
+  }
+  run(tasks_.at(pid));
+}
+
+/// The child has a memory of its own, or none any more.
+void Strace::end_wait(u64 child) {
+  const auto waits = [child](const auto& entry) { return entry.second == child; };
+  const auto wait = std::find_if(waiting_.begin(), waiting_.end(), waits);
+  if (wait != waiting_.end()) waiting_.erase(wait);
+}
+
 void Strace::act(u64 pid, const Called& call) {
   const Task task = task_of(pid);
   if (call.name == "exit_group" || call.name == "exit") return exit(pid, call.name != "exit");
@@ -328,9 +364,11 @@ void Strace::act(u64 pid, const Called& call) {
       call.name == "vfork") {
     return clone(pid, call, false);
   }
-  run(task);
-  Memory& memory = memories_[task.process];
-  if (call.name == "execve" || call.name == "execveat") return exec(pid, call);
+  const bool execs = call.name == "execve" || call.name == "execveat";
+  if (execs && early_execs_.erase(pid) != 0) return;
+  run_task(pid);
+  if (execs) return exec(pid, call);
+  Memory& memory = *memories_.at(task.process);
   if (call.name == "mmap") return map_call(memory, call, result);
   if (call.name == "brk") return brk(memory, result);
   if (call.name == "mremap") return remap(memory, call, result);
@@ -346,13 +384,18 @@ void Strace::clone(u64 pid, const Called& call, bool early) {
   if (tasks_.count(*child) != 0) fail("process " + call.result + " is made twice");
   std::string all;
   for (const std::string& arg : call.args) all += arg + ",";
-  const u64 flags = flags_of(all.substr(all.find("flags=") + 1));
+  u64 flags = flags_of(all.substr(all.find("flags=") + 1));
+  if (call.name == "vfork") flags = kCloneVfork;
   const u64 process = tasks_[pid].process;
-  run(tasks_[pid]);
+  run_task(pid);
   if ((flags & kCloneThread) != 0) {
     make(CallKind::Thread, *child, process, flags, "", false);
+  } else if ((flags & kCloneVfork) == kCloneVfork) {
+    memories_[*child] = memories_.at(process);
+    make(CallKind::Vfork, *child, *child, flags, "", false);
+    waiting_[pid] = *child;
   } else {
-    memories_[*child] = memories_[process];
+    memories_[*child] = std::make_shared<Memory>(*memories_.at(process));
     make(CallKind::Fork, *child, *child, flags, "", false);
   }
 }
@@ -363,7 +406,8 @@ void Strace::exec(u64 pid, const Called& call) {
   const u32 number = tasks_[pid].number;
   for (auto it = tasks_.begin(); it != tasks_.end();) {
     if (it->second.process == process && it->second.number != number) {
-      run(it->second);
+      run_task(it->first);
+      end_wait(it->first);
       writer_.call({CallKind::Exit, true, 0, {0}, 0, ""});
       running_ = kMaxProcesses;
       it = tasks_.erase(it);
@@ -371,9 +415,10 @@ void Strace::exec(u64 pid, const Called& call) {
       ++it;
     }
   }
-  run(tasks_[pid]);
+  run_task(pid);
   writer_.call({CallKind::Exec, false, 0, {}, 0, call.args.empty() ? "" : call.args[0]});
-  memories_[process] = {};
+  memories_[process] = std::make_shared<Memory>();
+  end_wait(pid);
 }
 
 void Strace::exit(u64 pid, bool group) {
@@ -393,9 +438,10 @@ void Strace::exit(u64 pid, bool group) {
         ++it;
         continue;
       }
-      run(it->second);
+      run_task(it->first);
       writer_.call({CallKind::Exit, false, 0, {0}, 0, ""});
       running_ = kMaxProcesses;
+      end_wait(it->first);
       it = tasks_.erase(it);
     }
   }
@@ -499,6 +545,8 @@ class PerfFaults : public Importer {
   void read_fault(const std::string& line);
   void fault(u64 pid, const std::string& name, u64 address, RecordKind kind);
   u64 field(const std::string& token, std::string_view key) const;
+
+  std::map<u64, Memory> memories_;  ///< by process
 };
 
 std::vector<std::string> words_of(const std::string& line) {
