@@ -219,6 +219,39 @@ TEST_CASE("qemu: who makes a child by vfork goes on when that has executed its p
         "26 0 exit 0x0 = 0x0\n");
 }
 
+TEST_CASE("qemu: a child whose maker waits for another one begins when it has been made") {
+  // Under QEMU the maker went on at once: it made 9, a thread, and 10, by fork, and executed a
+  // program itself before 8 had. None of them begins before what it follows.
+  const TestFolder folder("qemu-overtaken");
+  folder.write("7.100.code", code());
+  folder.write("7.560.code", code());
+  folder.write("8.400.code", Words().put(kCodeMagic).put(7).put(100).put(2).bytes());
+  folder.write("8.600.code", code());
+  folder.write("10.440.code", Words().put(kCodeMagic).put(7).put(100).put(2).bytes());
+  Words maker = program(7, 100, 200);
+  maker.call(58, 390, 8).call(56, 400, 9, {0x10f00}).call(57, 430, 10).execute(1);
+  folder.write("7.7.200.log", maker.bytes());
+  folder.write(
+      "7.9.410.log",
+      Words().header(7, 9, Start::Thread, 100, 410, "prog -x").stamp(411).execute(1).bytes());
+  folder.write(
+      "10.10.440.log",
+      Words().header(10, 10, Start::Fork, 440, 440, "prog -x").stamp(441).execute(1).bytes());
+  folder.write("7.7.561.log", program(7, 560, 561).execute(1).call(231, 900, 0, {0}).bytes());
+  Words child;
+  child.header(8, 8, Start::Fork, 400, 420, "prog -x").stamp(420).execute(1);
+  folder.write("8.8.420.log", child.bytes());
+  folder.write("8.8.601.log", program(8, 600, 601).call(231, 800, 0, {0}).bytes());
+  const std::string all = imported(folder);
+  CHECK(contains(all, "4 0 vfork task 1 0x4100 = 0x8\n5 - switch 1\n"));
+  CHECK(contains(all, " 1 exec = 0x0 prog -x\n"));
+  CHECK(all.find(" 1 exec") < all.find(" 0 thread task 2 0x10f00 = 0x9"));
+  CHECK(all.find(" 0 thread") < all.find(" 0 fork task 3 0x0 = 0xa"));
+  CHECK(all.find(" 0 fork") < all.find(" 0 exec = 0x0 prog -x"));
+  CHECK_FALSE(contains(all, "synthesized spawn"));
+  CHECK_FALSE(contains(all, "synthesized thread"));
+}
+
 std::string refusal(const TestFolder& folder) {
   try {
     (void)import_qemu(folder.path(), folder / "t");

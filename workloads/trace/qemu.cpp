@@ -218,9 +218,11 @@ class Merge {
   };
   struct Log {
     QemuLogHeader header;
-    std::unique_ptr<Thread> thread;  ///< while it is being read
-    bool succeeded = false;          ///< the process goes on in another log, after an exec
-    bool resumes = false;            ///< its next mark is done with, not what follows it
+    std::unique_ptr<Thread> thread;   ///< while it is being read
+    std::vector<std::size_t> before;  ///< of an exec: the logs of the process until then
+    bool succeeded = false;           ///< the process goes on in another log, after an exec
+    bool resumes = false;             ///< its next mark is done with, not what follows it
+    bool done = false;                ///< read, or as much of it as counts
   };
   struct Task {
     u32 number = 0;
@@ -232,6 +234,11 @@ class Merge {
   bool act_on_mark(std::size_t index);
   void resume_maker(u64 tid, u64 time);
   void end_lost_children();
+  bool may_begin(const Log& log) const;
+  void begin_lost();
+  void look_at_parked();
+  void go_on(std::size_t index);
+  void leave(Log& log);
   void begin(Log& log);
   void begin_program(Log& log);
   void end(Log& log);
@@ -251,6 +258,7 @@ class Merge {
   std::map<u64, Task> tasks_;  ///< that live, by tid
   std::map<u64, u64> ending_;  ///< pids whose first thread has ended before others; its status
   std::map<u64, std::size_t> waiting_;  ///< logs that wait for a child of vfork, by its tid
+  std::vector<std::size_t> parked_;     ///< logs that are due, but cannot begin yet
 };
 
 void Merge::run(std::vector<QemuLogHeader> headers) {
@@ -259,11 +267,15 @@ void Merge::run(std::vector<QemuLogHeader> headers) {
   });
   for (QemuLogHeader& header : headers) {
     due_.push({header.time, logs_.size()});
-    logs_.push_back({std::move(header), nullptr});
+    logs_.emplace_back().header = std::move(header);
   }
   link_execs();
   for (;;) {
     if (due_.empty()) end_lost_children();
+    if (due_.empty() && !parked_.empty()) {
+      begin_lost();
+      continue;
+    }
     if (due_.empty()) return;
     const std::size_t index = due_.top().log;
     due_.pop();
@@ -290,35 +302,71 @@ void Merge::resume_maker(u64 tid, u64 time) {
 
 /// The logs of a process before an exec do not end with its exit.
 void Merge::link_execs() {
-  std::map<u64, std::vector<Log*>> open;
+  std::map<u64, std::vector<std::size_t>> open;
   for (Log& log : logs_) {
-    std::vector<Log*>& before = open[log.header.pid];
+    std::vector<std::size_t>& before = open[log.header.pid];
     if (log.header.start == Start::Exec) {
-      for (Log* old : before) old->succeeded = true;
+      for (const std::size_t old : before) logs_[old].succeeded = true;
+      log.before = before;
     }
     if (log.header.start != Start::Thread) before.clear();
-    before.push_back(&log);
+    before.push_back(static_cast<std::size_t>(&log - logs_.data()));
   }
+}
+
+/// A log can be due before what it follows is done: while somebody waits for a child of vfork, whom
+/// QEMU let go on, its children are not made, and what it did before an exec is not read.
+bool Merge::may_begin(const Log& log) const {
+  if (log.header.start == Start::Exec) {
+    return std::all_of(log.before.begin(), log.before.end(),
+                       [this](std::size_t before) { return logs_[before].done; });
+  }
+  return tasks_.count(log.header.tid) != 0 || (waiting_.empty() && parked_.empty());
+}
+
+void Merge::look_at_parked() {
+  for (const std::size_t index : parked_) due_.push({logs_[index].header.time, index});
+  parked_.clear();
+}
+
+/// Nothing goes on, so nobody is left whom the first one that is parked could wait for.
+void Merge::begin_lost() {
+  const auto first = std::min_element(parked_.begin(), parked_.end());
+  const std::size_t index = *first;
+  parked_.erase(first);
+  begin(logs_[index]);
+  go_on(index);
 }
 
 void Merge::step(std::size_t index) {
   Log& log = logs_[index];
   if (!log.thread) {
+    if (!may_begin(log)) return parked_.push_back(index);
     begin(log);
   } else if (tasks_.count(log.header.tid) == 0) {  // another thread has ended the process
-    log.thread.reset();
-    return;
+    return leave(log);
   } else {
     if (!log.resumes && !act_on_mark(index)) return;
     log.resumes = false;
     out_.run(log.thread->task);
     log.thread->write_stretch(out_.writer);
   }
+  go_on(index);
+}
+
+void Merge::go_on(std::size_t index) {
+  Log& log = logs_[index];
   if (log.thread->mark()) {
     due_.push({log.thread->mark()->time, index});
   } else {
     end(log);
   }
+}
+
+void Merge::leave(Log& log) {
+  log.thread.reset();
+  log.done = true;
+  look_at_parked();
 }
 
 /// False: the thread does not go on now, or never.
@@ -332,7 +380,7 @@ bool Merge::act_on_mark(std::size_t index) {
     act(index, *thread.mark());
   }
   if (tasks_.count(thread.header().tid) == 0) {  // it has exited
-    log.thread.reset();
+    leave(log);
     return false;
   }
   return std::none_of(waiting_.begin(), waiting_.end(),
@@ -375,7 +423,7 @@ void Merge::begin_program(Log& log) {
 
 void Merge::end(Log& log) {
   if (!log.succeeded) exit_task(log.header.tid, 0, true, log.header.time);
-  log.thread.reset();
+  leave(log);
 }
 
 void Merge::place(Thread& thread, u64 cpu) {
@@ -438,6 +486,7 @@ void Merge::clone(std::size_t index, const QemuMark& mark) {
                  kind == CallKind::Thread ? logs_[index].header.pid : tid};
   // QEMU makes a fork of it, so both went on at once.
   if (kind == CallKind::Vfork) waiting_[tid] = index;
+  look_at_parked();
 }
 
 bool Merge::others_live(u64 pid, u64 tid) const {
