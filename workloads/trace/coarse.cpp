@@ -521,8 +521,8 @@ void Strace::change(Memory& memory, CallKind kind, const Called& call) {
 // --- perf ----------------------------------------------------------------------------------------
 
 constexpr const char* kPerfValid =
-    "perf script -F comm,pid,tid,time,event,addr,ip of page-faults, or perf script of "
-    "exceptions:page_fault_user";
+    "perf record -e page-faults -c 1 -d PROGRAM, then perf script -F "
+    "comm,pid,tid,time,event,addr,ip, or perf script of exceptions:page_fault_user";
 
 class PerfFaults : public Importer {
  public:
