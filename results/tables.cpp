@@ -38,11 +38,29 @@ std::string machine_keys(const Experiment& e) {
   return keys;
 }
 
+/// "key=value,..." in lines that fit a terminal, behind and below a heading's first column.
+std::string wrapped(std::string line, const std::string& keys) {
+  constexpr std::size_t kWidth = 100;
+  const std::string below(10, ' ');
+  std::string text;
+  for (std::size_t at = 0; at < keys.size();) {
+    const std::size_t end = std::min(keys.find(',', at), keys.size() - 1) + 1;
+    if (line.size() > below.size() && line.size() + (end - at) > kWidth) {
+      text += line + "\n";
+      line = below;
+    }
+    line += keys.substr(at, end - at);
+    at = end;
+  }
+  return text + line + "\n";
+}
+
 std::string what_ran(const SuiteRow& row) {
   const Experiment& e = *row.experiment;
-  return fmt::format("workload  {} {}\nmachine   {} {} vcpus={} vms={}\nseed      {}\n",
-                     e.workload->name, e.workload_params.canonical(), e.cpu, machine_keys(e),
-                     e.vcpus, e.vms, e.seed);
+  return wrapped(fmt::format("workload  {} ", e.workload->name), e.workload_params.canonical()) +
+         wrapped(fmt::format("machine   {} vcpus={} vms={} ", e.cpu, e.vcpus, e.vms),
+                 machine_keys(e)) +
+         fmt::format("seed      {}\n", e.seed);
 }
 
 }  // namespace

@@ -1,10 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <thread>
 
 #include "results/commands/command_line.h"
 #include "results/commands/commands.h"
+#include "results/commands/progress.h"
 #include "results/csv.h"
 #include "results/published/calibration.h"
 #include "results/tables.h"
@@ -28,8 +30,9 @@ int interrupted() {
   return kInterrupted;
 }
 
-int calibration(const CommandLine& line, const Measuring& how) {
+int calibration(const CommandLine& line, const Measuring& how, Progress& progress) {
   const auto made = calibrate(how);
+  progress.clear();
   if (!made) return interrupted();
   const std::vector<CsvRow> rows = calibration_rows(*made);
   std::string csv;
@@ -54,8 +57,11 @@ int published_command(const Args& args) {
   how.jobs = static_cast<unsigned>(line.number("jobs", 1, 1024));
   how.prices = line.text("prices");
   how.stop = &catch_interruptions();
-  if (line.has("calibration")) return calibration(line, how);
+  Progress progress(Progress::Log::Nothing);
+  how.progress = std::ref(progress);
+  if (line.has("calibration")) return calibration(line, how, progress);
   const auto made = reproduce(published_rows(), how);
+  progress.clear();
   if (!made) return interrupted();
   if (line.has("csv")) write_file(line.text("csv"), published_csv(*made));
   if (line.text("csv") != "-") fmt::print("{}", published_table(*made));

@@ -1,14 +1,13 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 #include <iterator>
 #include <thread>
 
 #include "core/error.h"
 #include "results/commands/commands.h"
+#include "results/commands/progress.h"
 #include "results/suite/engine.h"
 #include "results/suite/manifest.h"
 #include "results/suite/summary.h"
@@ -28,79 +27,6 @@ constexpr CommandHelp kHelp = {
     "of numbers; the suite is their product. `mmuscope list suites` shows those that have names.\n",
     "  mmuscope suite default --out out\n"
     "  mmuscope suite my.suite --out results-of-mine --jobs 1 --resume\n"};
-
-/// "key=value,..." of the keys that have not their default.
-std::string changed(const Params& params, std::span<const ParamInfo> infos) {
-  const Params plain("", infos);
-  std::vector<std::string> keys;
-  for (const ParamInfo& info : infos) {
-    const std::string& value = params.text(info.name);
-    if (value != plain.text(info.name)) keys.push_back(fmt::format("{}={}", info.name, value));
-  }
-  return fmt::format("{}", fmt::join(keys, ","));
-}
-
-/// A cell in few words: what it would be asked for by, defaults left out.
-std::string title(const Experiment& e) {
-  std::string text;
-  const auto add = [&](std::string_view name, std::string_view mark, const std::string& value) {
-    if (!text.empty()) text += ' ';
-    text += fmt::format("{}{}{}", name, value.empty() ? "" : mark, value);
-  };
-  add(e.workload->name, ":", changed(e.workload_params, e.workload->params));
-  add(e.pager->name, ":", changed(e.pager_params, e.pager->params()));
-  if (e.cpu != kDefaultCpu) add(e.cpu, "", "");
-  if (const std::string set = changed(e.machine, machine_params()); !set.empty()) add(set, "", "");
-  if (e.vcpus != 1) add("vcpus", "=", fmt::format("{}", e.vcpus));
-  if (e.vms != 1) add("vms", "=", fmt::format("{}", e.vms));
-  if (e.seed != 1) add("seed", "=", fmt::format("{}", e.seed));
-  return text;
-}
-
-std::string duration(double seconds) {
-  const auto whole = static_cast<u64>(seconds + 0.5);
-  if (whole < 60) return fmt::format("{} s", whole);
-  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
-  return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
-}
-
-/// Progress on standard error: on a terminal one line that changes, in a log a line for each.
-class Progress {
- public:
-  void operator()(const SuiteProgress& p) {
-    if (p.experiment == nullptr) {
-      fmt::print(stderr, "{} of {} experiments taken over\n", p.done, p.all);
-      return;
-    }
-    const std::string pace = pace_of(p);
-    if (!terminal_) {
-      fmt::print(stderr, "{}/{} cells, {}  {}{}\n", p.done, p.all, pace, title(*p.experiment),
-                 p.status == "ok" ? "" : fmt::format(": {}", p.status));
-      return;
-    }
-    clear();
-    if (p.status != "ok") fmt::print(stderr, "{}: {}\n", title(*p.experiment), p.status);
-    fmt::print(stderr, "{}/{} cells, {}  {:.40}", p.done, p.all, pace, title(*p.experiment));
-    std::fflush(stderr);
-  }
-  void clear() {
-    if (terminal_) fmt::print(stderr, "\r\x1b[K");
-  }
-
- private:
-  /// Speed so far, and the time left if the cells that are left take as long as those done.
-  std::string pace_of(const SuiteProgress& p) const {
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-    const auto done = static_cast<double>(p.done - p.taken_over);
-    return fmt::format("{:.1f} million accesses/s, {} left",
-                       static_cast<double>(p.accesses) / 1e6 / seconds,
-                       duration(seconds / done * static_cast<double>(p.all - p.done)));
-  }
-
-  bool terminal_ = isatty(STDERR_FILENO) == 1;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 /// The command as the manifest keeps it; --resume is no part of what is to be repeated.
 std::string repeated(const Args& args) {
@@ -134,7 +60,7 @@ int suite_command(const Args& args) {
   options.resume = line.has("resume");
   if (line.has("shard")) options.shard = parse_shard(line.text("shard"));
   options.command = repeated(args);
-  Progress progress;
+  Progress progress(Progress::Log::Lines);
   options.progress = std::ref(progress);
   const Suite suite = find_suite(suites[0]);
   options.stop = &catch_interruptions();

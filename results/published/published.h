@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "core/types.h"
+#include "results/suite/engine.h"
 
 namespace mmuscope {
 
@@ -90,6 +92,7 @@ struct Measuring {
   unsigned jobs = 1;                        ///< experiments at a time, by the engine of suites
   std::string prices = "none";              ///< a file of a user's own prices
   const std::atomic<bool>* stop = nullptr;  ///< set by whoever wants an early end
+  std::function<void(const SuiteProgress&)> progress{};  ///< told about every experiment
 };
 /// Runs the experiments that figures need, each once. By figure: its value, or none if a run could
 /// not go on. Nothing at all if it was stopped.

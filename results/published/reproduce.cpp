@@ -76,6 +76,7 @@ class Runs {
     options.out = fs::temp_directory_path() / fmt::format("mmuscope_published_{}", getpid());
     options.jobs = how_.jobs;
     options.stop = how_.stop;
+    options.progress = how_.progress;
     SuiteOutcome outcome = run_suite(suite_, options);
     fs::remove_all(options.out);
     cells_ = std::move(outcome.cells);
