@@ -85,9 +85,9 @@ TEST_CASE("a scenario's check says which expectation fails") {
         "step 1 (one): walks is 2, expected 3\n");
   CHECK(check_of(edited("\"value\": 11", "\"value\": 12")) ==
         "step 1 (one), op 1: the access read 11, not 12\n");
-  CHECK(
-      check_of(edited("\"error_code\": 4", "\"error_code\": 6")) ==
-      "step 2 (), op 1: the access gave #PF with error code 0x4, #PF announced with error code 0x6\n");
+  CHECK(check_of(edited("\"error_code\": 4", "\"error_code\": 6")) ==
+        "step 2 (), op 1: the access gave #PF with error code 0x4, #PF announced with error code "
+        "0x6\n");
   CHECK(check_of(edited(", {\"fault\": \"pf\", \"error_code\": 4}", "")) ==
         "step 2 (), op 1: the access gave #PF with error code 0x4, nothing announced\n");
   CHECK(check_of(edited("[20488, 5]", "[20488, 6]")) ==

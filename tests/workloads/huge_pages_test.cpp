@@ -294,7 +294,8 @@ TEST_CASE("mremap moves whole tables and huge pages where both addresses are ali
               }});
 }
 
-TEST_CASE("without a free huge page memory comes in small ones, and freed blocks become whole again") {
+TEST_CASE(
+    "without a free huge page memory comes in small ones, and freed blocks become whole again") {
   MachineConfig config = with(HugePages::Always);
   config.memory_bytes = u64{32} << 20;
   Guest guest(config);
