@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 namespace mmuscope {
 namespace {
@@ -101,8 +102,8 @@ std::string comparison_table(const std::vector<Compared>& runs) {
     head.push_back(run.label);
     if (&run != &runs.front()) head.push_back("");
   }
-  std::vector<CsvRow> rows = {std::move(head)};
-  std::string_view group;
+  // A group's columns need not stand together in a CSV file, where new ones come last.
+  std::vector<std::pair<std::string_view, std::vector<CsvRow>>> groups;
   for (const Column<SuiteRow>& column : suite_columns()) {
     if (column.kind == ColumnKind::Identity) continue;
     std::vector<Value> values;
@@ -110,15 +111,19 @@ std::string comparison_table(const std::vector<Compared>& runs) {
       values.push_back(run.row.result->ok() ? column.value(run.row) : Value());
     }
     if (std::all_of(values.begin(), values.end(), [](auto& v) { return number(v) == 0; })) continue;
-    if (column.group != group) {
-      group = column.group;
-      rows.push_back({std::string(group)});
-    }
-    CsvRow& row = rows.emplace_back(CsvRow{fmt::format("  {}", column.name)});
+    auto group = std::find_if(groups.begin(), groups.end(),
+                              [&](const auto& g) { return g.first == column.group; });
+    if (group == groups.end()) group = groups.insert(group, {column.group, {}});
+    CsvRow& row = group->second.emplace_back(CsvRow{fmt::format("  {}", column.name)});
     for (const Value& value : values) {
       row.push_back(readable(value));
       if (&value != &values.front()) row.push_back(ratio_to(value, values.front()));
     }
+  }
+  std::vector<CsvRow> rows = {std::move(head)};
+  for (auto& [group, of_group] : groups) {
+    rows.push_back({std::string(group)});
+    std::move(of_group.begin(), of_group.end(), std::back_inserter(rows));
   }
   return text + "\n" + aligned(rows, 1);
 }
