@@ -17,7 +17,7 @@ struct QemuOptions {
 ///   few thousand records. Stretches between them are put in the order of these times, so a thread
 ///   that waited for another one comes after it.
 /// - vfork, posix_spawn. QEMU makes a fork of them. What the maker did before its child executed a
-///   program or ended comes after that, as Linux would have it.
+///   program or ended comes after that, as Linux would have it; so does what it made meanwhile.
 /// - Images. What the loader had mapped when a program began is mapped at its start or exec, as
 ///   synthesized calls.
 /// - Instructions that only began a block which a signal or a fault left are there to its end.
