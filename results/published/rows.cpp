@@ -125,8 +125,9 @@ void add_pvm(std::vector<PublishedRow>& rows) {
           "nothing in the guest or the machine gets slower here with 16 processes on 16 vCPUs. "
           "There 4 processes already took 1.89 times as long as one, too much for any lock of a "
           "kernel that spends 8,600 cycles on a page: CPUs that share a core's two threads, fewer "
-          "vCPUs than processes, or the clock that falls with the number of busy cores; the paper "
-          "does not say which"),
+          "vCPUs than processes, the clock that falls with the number of busy cores, or the host's "
+          "one lock, had every page been new to it (tried in results/README.md); the paper does "
+          "not say which"),
       pvm("fork, 32 at once over 1, shadow", 32000 / 504.67, kFactorTwo,
           growth(kShadow, kForkOneLock, kForkAlone),
           "with 32 waiting for the one lock, a fork there holds up the others for 1 ms, twice as "
