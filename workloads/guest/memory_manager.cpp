@@ -48,13 +48,14 @@ MemoryManager::MemoryManager(Machine& machine, const BootImage& image, KernelSta
       reclaim_(frames_, tlb_, statistics, image.swap, image.swap_pages) {}
 
 void MemoryManager::make_room(Vcpu& vcpu, u64 more) {
-  if (!reclaim_.on()) return;
-  u64 huge = 0;
-  for (const auto& [id, space] : spaces_) huge += space->spare_tables.size();
+  const auto count_huge = [this] {
+    u64 all = 0;
+    for (const auto& [id, space] : spaces_) all += space->spare_tables.size();
+    return all;
+  };
   reclaim_.make_room(
-      vcpu, more, huge,
-      [this](Vcpu& v, const std::shared_ptr<AddressSpace>& space) { put(v, space); },
-      [this](Vcpu& v) { return age_next_huge(v); });
+      vcpu, more, [this](Vcpu& v, const std::shared_ptr<AddressSpace>& space) { put(v, space); },
+      count_huge, [this](Vcpu& v) { return age_next_huge(v); });
 }
 
 void MemoryManager::put(Vcpu& vcpu, const std::shared_ptr<AddressSpace>& space) {

@@ -33,10 +33,11 @@ class Reclaim {
   bool knows(Gfn frame) const { return mappings_.count(frame) != 0; }
 
   /// Brings the free frames to the upper watermark if they are below the lower one (plus `more`).
-  /// The caller holds no lock. Ends early when nothing can be swapped out. `age_huge` looks at one
-  /// of the `huge` huge pages, splits it if it was not used, and returns false if there is none.
-  template <class Put, class AgeHuge>
-  void make_room(Vcpu& vcpu, u64 more, u64 huge, Put&& put_space, AgeHuge&& age_huge);
+  /// The caller holds no lock. Ends early when nothing can be swapped out. There are `count_huge`
+  /// huge pages; `age_huge` looks at one, splits it if it was not used, and is false if there is
+  /// none.
+  template <class Put, class CountHuge, class AgeHuge>
+  void make_room(Vcpu& vcpu, u64 more, Put&& put_space, CountHuge&& count_huge, AgeHuge&& age_huge);
 
   /// One user more of what a swapped entry refers to, or one less.
   void share(u64 entry) { ++slots_[slot_of(entry)]; }
@@ -79,8 +80,9 @@ class Reclaim {
   bool busy_ = false;
 };
 
-template <class Put, class AgeHuge>
-void Reclaim::make_room(Vcpu& vcpu, u64 more, u64 huge, Put&& put_space, AgeHuge&& age_huge) {
+template <class Put, class CountHuge, class AgeHuge>
+void Reclaim::make_room(Vcpu& vcpu, u64 more, Put&& put_space, CountHuge&& count_huge,
+                        AgeHuge&& age_huge) {
   if (!on()) return;
   // Who needs memory now waits for the one who makes some. Linux, throttle_direct_reclaim.
   while (busy_ && frames_.free() < watermark_ / 2 + more) vcpu.give_way();
@@ -88,7 +90,7 @@ void Reclaim::make_room(Vcpu& vcpu, u64 more, u64 huge, Put&& put_space, AgeHuge
   busy_ = true;
   // Twice round all frames: the first time may find every page accessed. Those of a huge page are
   // looked at once more when it is split.
-  u64 left = 2 * mappings_.size() + 3 * kEntriesPerTable * huge + 1;
+  u64 left = 2 * mappings_.size() + 3 * kEntriesPerTable * count_huge() + 1;
   while (left > 0 && frames_.free() < high_watermark() + more && !free_slots_.empty()) {
     const u64 aged = age_huge(vcpu) ? kEntriesPerTable : 0;
     Spaces spaces;
