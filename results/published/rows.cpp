@@ -109,8 +109,10 @@ void add_pvm(std::vector<PublishedRow>& rows) {
           gap({"micro:op=protection-fault,operations=OPS", 200, 2200, 1, kKpti})),
       pvm("fork + exit + wait", 6.1, kClose,
           gap({"micro:op=fork,operations=OPS", 20, 120, 1, kKpti}),
-          "a process costs nested paging what it did there, shadow paging half: its exits, at "
-          "the prices of faults and CR3 writes, do not add up to what that kernel spent"),
+          "a process costs nested paging what it did there, shadow paging half: its 154 exits, at "
+          "the prices of faults and CR3 writes, do not add up to what that kernel spent. Those "
+          "prices are of one kind of exit in a loop, its code and data at hand; between other work "
+          "an exit's indirect cost can be several times the direct one (Landau et al., SplitX)"),
       pvm("fork, 32 at once, one lock", 62, kFactorTwo, gap(kForkOneLock)),
       pvm("fork, 32 at once, fine locks", 10.5, kFactorTwo, gap(kForkFineLocks)),
       calibration(pvm("touch 4 GB, a page", 2.1, kClose, gap({kTouch1, 4, 20, 1, kKpti}))),
