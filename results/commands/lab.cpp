@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include "core/error.h"
 #include "core/params.h"
@@ -41,9 +42,30 @@ int start(const std::vector<std::string>& words) {
   return kDone;
 }
 
+/// Says on a terminal, while it lives, what takes so long: a pager of one's own is compiled first.
+class Busy {
+ public:
+  explicit Busy(const std::string& with) : terminal_(isatty(STDERR_FILENO) == 1) {
+    if (terminal_) fmt::print(stderr, "checking {} ...", with);
+  }
+  ~Busy() {
+    if (terminal_) fmt::print(stderr, "\r\x1b[K");
+  }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+
+ private:
+  bool terminal_;
+};
+
+LabGrade graded(const std::string& dir, const std::string& prefix) {
+  const Busy busy(dir);
+  return grade_lab(dir, prefix);
+}
+
 int check(const CommandLine& line, const std::vector<std::string>& words) {
   if (words.size() != 2) throw InputError("usage: mmuscope lab check DIR [--json]");
-  const LabGrade grade = grade_lab(words[1], line.text("prefix"));
+  const LabGrade grade = graded(words[1], line.text("prefix"));
   fmt::print("{}", line.has("json") ? grade_json(grade) + "\n" : grade_text(grade));
   return grade.all_passed() ? kDone : kCheckFailed;
 }
