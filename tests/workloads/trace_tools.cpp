@@ -265,6 +265,17 @@ TEST_CASE("trace import strace: a child of vfork lives in its parent's memory, w
             "7 1 exit 0x0 = 0x0\n"
             "8 - switch 0\n"
             "9 0 munmap 0x400000 0x1000 = 0x0\n");
+  // Numbers for names, as -X raw prints them.
+  CHECK(imported("10 mmap(NULL, 0x1000, 0x3, 0x22, -1, 0) = 0x7f0000000000\n"
+                 "10 clone(child_stack=0x7f0000000800, flags=0x4111) = 11\n"
+                 "11 execve(\"/bin/b\", [], 0x7ffc /* 4 vars */) = 0\n") ==
+        "0 - spawn task 0 = 0xa\n"
+        "1 - switch 0\n"
+        "2 0 mmap 0x7f0000000000 0x1000 0x3 0x22 0x0 0x0 = 0x7f0000000000\n"
+        "3 0 store 0x7f0000000000 1\n"
+        "4 0 vfork task 1 0x4111 = 0xb\n"
+        "5 - switch 1\n"
+        "6 1 exec = 0x0 \"/bin/b\"\n");
   // Its log has whole lines, as strace-log-merge makes them; it may be a grandchild.
   CHECK(imported("10 vfork() = 11\n"
                  "11 vfork() = 12\n"
@@ -327,6 +338,7 @@ TEST_CASE("trace import: logs that are none are refused with file and line, garb
   CHECK(contains(strace("10 brk(NULL) = 0x5000\n10 brk(\n"), "log: line 2: no system call"));
   CHECK(contains(strace("10 munmap(0x1234, 4096) = 0\n"), "line 1: a munmap that no program"));
   CHECK(contains(strace("10 <... brk resumed>) = 0\n"), "did not begin"));
+  CHECK(contains(strace("10 [00007f3c9bd52110] brk(NULL) = 0x5000\n"), "line 1: no system call"));
   CHECK(contains(perf(""), "log: nothing in it"));
   CHECK(contains(perf("ls 8521 cycles\n"), "log: line 1: no page fault"));
   CHECK(contains(perf("ls x/8 15.5: page-faults: 10 20\n"), "no pid before the time"));

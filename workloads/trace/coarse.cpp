@@ -1,6 +1,7 @@
 #include "workloads/trace/coarse.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <fstream>
 #include <map>
@@ -168,16 +169,28 @@ constexpr NamedFlag kFlags[] = {{"PROT_READ", 1},
                                 {"CLONE_VFORK", 0x4000},
                                 {"CLONE_THREAD", kCloneThread}};
 
+/// Of "A|B|0x40": names, and what strace has no name for, or gives as a number: -X raw, and
+/// -X verbose with the names in a comment.
 u64 flags_of(std::string_view text) {
   u64 bits = 0;
-  for (const NamedFlag& flag : kFlags) {
-    for (std::size_t at = text.find(flag.name); at != text.npos;
-         at = text.find(flag.name, at + 1)) {
-      const std::size_t end = at + flag.name.size();
-      if (end == text.size() || text[end] == '|' || text[end] == ',') bits |= flag.bit;
-    }
+  text = text.substr(0, text.find(" /*"));
+  while (!text.empty()) {
+    const std::string_view word = text.substr(0, text.find('|'));
+    text.remove_prefix(std::min(word.size() + 1, text.size()));
+    const auto named = std::find_if(std::begin(kFlags), std::end(kFlags),
+                                    [word](const NamedFlag& flag) { return flag.name == word; });
+    bits |= named != std::end(kFlags) ? named->bit : number(word).value_or(0);
   }
   return bits;
+}
+
+/// The flags of a clone or clone3, whichever way strace prints them.
+u64 clone_flags(std::string_view args) {
+  constexpr std::string_view kKey = "flags=";
+  const std::size_t at = args.find(kKey);
+  if (at == args.npos) return 0;
+  args.remove_prefix(at + kKey.size());
+  return flags_of(args.substr(0, args.find_first_of(",} ")));
 }
 
 /// A call of one line: "name(arguments) = result".
@@ -219,6 +232,10 @@ std::optional<Called> parse_call(const std::string& text) {
   if (close == text.npos || close < open) return std::nullopt;
   Called call;
   call.name = text.substr(0, open);
+  const bool named = std::all_of(call.name.begin(), call.name.end(), [](unsigned char c) {
+    return std::islower(c) || std::isdigit(c) || c == '_';
+  });
+  if (!named) return std::nullopt;
   call.args = split_args(std::string_view(text).substr(open + 1, close - open - 1));
   call.result = text.substr(equals + 3);
   call.result = call.result.substr(0, call.result.find(' '));
@@ -384,8 +401,7 @@ void Strace::clone(u64 pid, const Called& call, bool early) {
   if (tasks_.count(*child) != 0) fail("process " + call.result + " is made twice");
   std::string all;
   for (const std::string& arg : call.args) all += arg + ",";
-  u64 flags = flags_of(all.substr(all.find("flags=") + 1));
-  if (call.name == "vfork") flags = kCloneVfork;
+  const u64 flags = call.name == "vfork" ? kCloneVfork : clone_flags(all);
   const u64 process = tasks_[pid].process;
   run_task(pid);
   if ((flags & kCloneThread) != 0) {
